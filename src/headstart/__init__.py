@@ -1,0 +1,1 @@
+"""headstart: a pretrained network, a new head, and a record of exactly what came out of what."""

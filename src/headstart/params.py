@@ -1,0 +1,264 @@
+"""params.yaml as typed, checked, frozen sections. The only reader of YAML in the package."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headstart.errors import UserError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrackingParams(Section):
+    """Where runs are recorded. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME win over both."""
+
+    uri: str = ""  # empty: sqlite:///mlflow.db at the repository root
+    experiment: str = "headstart"
+
+
+class HeadParams(Section):
+    """The new head: hidden layers, then one linear layer to the labels."""
+
+    hidden: tuple[Count, ...] = ()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    batch_norm: bool = False
+
+
+class ModelParams(Section):
+    """The network: any timm backbone, where its weights come from, and the head on top."""
+
+    backbone: str
+    weights: str  # bundled | hub | none | path of a .safetensors, .pth or .pt file
+    image_size: Annotated[int, Field(ge=16, le=2048)]
+    resize: Literal["squash", "crop"] = "squash"
+    head: HeadParams = HeadParams()
+
+
+class SourceParams(Section):
+    """One entry of fetch.sources: exactly one kind, and what holds for all its pictures."""
+
+    folder: str | None = None
+    table: str | None = None
+    label: str | None = None
+    split: Split | None = None
+    limit: Count | None = None
+    group_by: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "SourceParams":
+        if len(self.kinds()) != 1:
+            raise ValueError(
+                f"a source names exactly one kind of {', '.join(SOURCE_KINDS)}; found {self.kinds() or 'none'}"
+            )
+        return self
+
+    def kinds(self) -> list[str]:
+        """The kinds this entry names (one, once loaded)."""
+        return [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
+
+
+SOURCE_KINDS = ("folder", "table")
+
+
+class FetchParams(Section):
+    """Where pictures come from."""
+
+    sources: Annotated[tuple[SourceParams, ...], Field(min_length=1)]
+    max_failed: Annotated[int, Field(ge=0)] = 0
+
+
+class SplitParams(Section):
+    """Shares of the pictures that no source has pinned, and what counts as the same picture."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    near_duplicate_bits: Annotated[int, Field(ge=-1, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _sum_is_one(self) -> "SplitParams":
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, they are {self.train + self.val + self.test:g}")
+        return self
+
+
+class AugmentParams(Section):
+    """How far a training picture may be moved and changed; `copies` of each are stored."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 0
+    horizontal_flip: Fraction = 0.5
+    vertical_flip: Fraction = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shift: Fraction = 0.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    noise: Fraction = 0.0
+
+
+class FitParams(Section):
+    """What both training stages have in common."""
+
+    epochs: Count
+    lr: Positive
+    batch_size: Count = 32
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Fraction = 0.0  # 0: every picture counts the same; 1: every class does
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better val loss; 0: never stop early
+
+
+class TrainHeadParams(FitParams):
+    """The head alone, on the embeddings of the frozen trunk."""
+
+
+class FineTuneParams(FitParams):
+    """The trunk above freeze_depth, and the head."""
+
+    freeze_depth: Annotated[int, Field(ge=-1)]
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class TrainParams(Section):
+    """How to compute, for every stage that runs the network."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class EvaluateParams(Section):
+    """What the exam looks like."""
+
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    gallery: Annotated[int, Field(ge=0)] = 24
+
+
+class ExportParams(Section):
+    """The ONNX file."""
+
+    tolerance: Positive = 1e-3
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    task: Literal["classify"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    launcher: str = ""
+    tracking: TrackingParams = TrackingParams()
+    model: ModelParams
+    fetch: FetchParams
+    split: SplitParams
+    augment: AugmentParams
+    train: TrainParams
+    train_head: TrainHeadParams
+    fine_tune: FineTuneParams
+    evaluate: EvaluateParams
+    export: ExportParams
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: 1e-3 is a number, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or a key or value is wrong; the line names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; copy one: cp recipes/solar-cells.yaml {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        raise UserError(f"{path}: not valid YAML at {where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected sections such as `model:` and `fetch:`, found {type(data).__name__}")
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise UserError(explain(path, data, error)) from None
+
+
+def explain(path: Path, data: object, error: ValidationError) -> str:
+    """Pydantic's findings in the user's words, the first one whole: file, key, value, fix."""
+    findings = error.errors()
+    first = findings[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        known = _siblings(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        line = f"{path}: {key}: unknown key; {fix}"
+    elif first["type"] == "missing":
+        line = f"{path}: {key}: missing; add it (recipes/solar-cells.yaml has every key)"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        line = f"{path}: {key}: {_shown(first['input'])}: {message[0].lower()}{message[1:]}"
+    more = len(findings) - 1
+    return line + (f" (and {more} more like it)" if more else "")
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if not isinstance(value, BaseModel | dict) else "this section"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The keys known at a place in the params, found by walking the models' own fields."""
+    model: type[BaseModel] = Params
+    for part in location:
+        if isinstance(part, int):
+            continue
+        found = _models_in(model.model_fields[part].annotation)
+        if not found:
+            return []
+        model = found[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
