@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a killed stage leaves no half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     part.write_bytes(data)
     part.replace(path)
 

@@ -52,12 +52,15 @@ class ModelParams(Section):
 class SourceParams(Section):
     """One entry of fetch.sources: exactly one kind, and what holds for all its pictures."""
 
-    folder: str | None = None
-    table: str | None = None
-    label: str | None = None
-    split: Split | None = None
-    limit: Count | None = None
+    folder: str | None = None  # class folders, or split/class folders
+    table: str | None = None  # a CSV file: image, label, and optionally split, group, xmin, ymin, xmax, ymax
+    label: str | None = None  # for all its pictures and boxes, whatever they were called
+    split: Split | None = None  # pins all its pictures
+    limit: Count | None = None  # so many of its pictures, a fixed draw
+    # Pictures that belong together (one dog, one day) and must not be divided between splits: a column of the table,
+    # or a regular expression on the file name whose first group names it: '(.+)_\d+' joins lucy_01.jpg and lucy_02.jpg.
     group_by: str | None = None
+    min_side: Count = 8  # pixels; a picture with a shorter side is rejected
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SourceParams":

@@ -1,0 +1,82 @@
+"""Where pictures come from: one module per kind of source, each an iterator of pictures wanted."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from headstart.errors import UserError
+from headstart.params import FetchParams, SourceParams
+from headstart.sources import folder, table
+from headstart.sources.wanted import Box, Failed, Local, Wanted
+
+__all__ = ["Box", "Failed", "Local", "Wanted", "collect"]
+
+
+def collect(params: FetchParams, root: Path) -> list[Wanted | Failed]:
+    """All pictures that all sources name, in the order of the sources; the same list for the same params and data.
+
+    Args:
+        params: the section `fetch`.
+        root: the repository root; paths in params are relative to it.
+
+    Raises:
+        UserError: a source that is not there, is empty or is not in order.
+    """
+    found: list[Wanted | Failed] = []
+    for number, source in enumerate(params.sources):
+        try:
+            found += _options(source, list(_of_kind(source, root)))
+        except UserError as error:
+            raise UserError(f"params.yaml: fetch.sources.{number}: {error}") from None
+    return found
+
+
+def _of_kind(source: SourceParams, root: Path) -> Iterator[Wanted | Failed]:
+    if source.folder is not None:
+        return folder.wanted(source.folder, root, any_label=source.label is not None)
+    assert source.table is not None
+    return table.wanted(source.table, root, any_label=source.label is not None, group_by=source.group_by)
+
+
+def _options(source: SourceParams, found: list[Wanted | Failed]) -> list[Wanted | Failed]:
+    """What holds for all pictures of a source: label, split, min_side, group_by, limit."""
+    failed = [item for item in found if isinstance(item, Failed)]
+    pictures = [_pinned(item, source) for item in found if isinstance(item, Wanted)]
+    if source.group_by is not None and not all(picture.group for picture in pictures):
+        pictures = _grouped(pictures, source.group_by)
+    if source.limit is not None and len(pictures) > source.limit:
+        # Not the first ones, which would be of one class: a fixed draw, the same on every machine.
+        drawn = sorted(pictures, key=lambda picture: hashlib.sha256(picture.location.encode()).digest())
+        kept = set(drawn[: source.limit])
+        pictures = [picture for picture in pictures if picture in kept]
+    return [*pictures, *failed]
+
+
+def _pinned(picture: Wanted, source: SourceParams) -> Wanted:
+    boxes = tuple(replace(box, label=source.label or box.label) for box in picture.boxes)
+    return replace(
+        picture,
+        label=source.label or picture.label,
+        boxes=boxes,
+        split=source.split or picture.split,
+        min_side=source.min_side,
+    )
+
+
+def _grouped(pictures: list[Wanted], group_by: str) -> list[Wanted]:
+    """Pictures of one value of the expression's first group stay in one split; a name that does not match is alone."""
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UserError(f"group_by: {group_by!r} is no regular expression ({error})") from None
+    if pattern.groups == 0:
+        raise UserError(f"group_by: {group_by!r} names no column and has no (group); write for example '(.+)_\\d+'")
+    matches = [pattern.search(PurePosixPath(picture.location).name) for picture in pictures]
+    if not any(matches):
+        raise UserError(f"group_by: {group_by!r} matches no file name, such as {pictures[0].location!r}; mend it")
+    return [
+        replace(picture, group=match.group(1) if match else None)
+        for picture, match in zip(pictures, matches, strict=True)
+    ]
