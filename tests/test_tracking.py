@@ -1,0 +1,349 @@
+"""Every test writes to a real SQLite store and reads it back through MlflowClient."""
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from headstart import tracking
+from headstart.params import Params
+
+EPOCHS = {"train-head": 3, "fine-tune": 2}
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: making them costs seconds, copying them nothing."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in list(os.environ):
+        if variable.startswith(("MLFLOW_", "DVC_", "GIT_")) or variable == "RANK":
+            monkeypatch.delenv(variable)
+    for variable, value in tracking.ENVIRONMENT.items():  # recorded here, so undone after the test
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(tracking, "LOCK_SECONDS", 0.1)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "params.yaml").write_text("# as the user wrote it\n")
+    return tmp_path
+
+
+def make_params(lr: float = 0.001, **changes: Any) -> Params:
+    values: dict[str, Any] = {
+        "task": "classify",
+        "seed": 0,
+        "model": {"backbone": "tiny_net", "weights": "none", "image_size": 32},
+        "fetch": {"sources": [{"table": "data/cells.csv"}, {"folder": "data/hike", "split": "test"}]},
+        "split": {},
+        "augment": {},
+        "train": {},
+        "train_head": {"epochs": 3, "lr": lr},
+        "fine_tune": {"epochs": 2, "lr": 0.0001, "freeze_depth": 1},
+        "evaluate": {},
+        "export": {},
+    }
+    return Params.model_validate(values | changes)
+
+
+def leave_files(root: Path, name: str, score: float = 0.5) -> None:
+    """What a stage leaves on disk, small."""
+    folder = root / "stages" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    metrics: dict[str, Any] = {"val_accuracy": score, "roc_auc": None}
+    match name:
+        case "fetch":
+            metrics = {"pictures": 12, "labels": {"good": 8, "not (so) good": 4}}
+            (folder / "annotations.json").write_text("{}")
+        case "weights":
+            metrics = {}
+            facts = {"name": "tiny_net.random", "sha256": "ab" * 32, "licence": None, "mean": [0.5]}
+            (folder / "weights.json").write_text(json.dumps(facts))
+        case "train-head" | "fine-tune":
+            lines = [f"{epoch},{1 / epoch},{0.1 * epoch}," for epoch in range(1, EPOCHS[name] + 1)]
+            (folder / "history.csv").write_text("\n".join(["epoch,train_loss,val_accuracy,note", *lines]))
+            (folder / "model.safetensors").write_bytes(f"{name} {score}".encode())
+        case "evaluate":
+            metrics = {"test": {"accuracy": score, "by_label": {"good": 1}}, "head_only": {"accuracy": score - 0.1}}
+            (folder / "plots").mkdir()
+            (folder / "plots" / "confusion.svg").write_text("<svg/>")
+        case "export":
+            (folder / "model.onnx").write_bytes(f"onnx {score}".encode())
+            (folder / "model_card.md").write_text("# card")
+    if metrics:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def execute(root: Path, names: list[str] | tuple[str, ...], params: Params, score: float = 0.5) -> None:
+    """Stages as DVC executes them, one after the other."""
+    for name in names:
+        with tracking.stage(name, params, root):
+            leave_files(root, name, score)
+
+
+def runs(root: Path, experiment: str = "headstart") -> list[Run]:
+    """Oldest first."""
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])) if found else []
+
+
+def stages_in(run: Run) -> list[str]:
+    return [name for name in tracking.STAGES if tracking.STAGE_TAG + name in run.data.tags]
+
+
+def files_in(root: Path, run: Run) -> list[str]:
+    folder = root / "mlartifacts" / run.info.run_id / "artifacts"
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_whole_pipeline_is_one_complete_run(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    execute(root, tracking.STAGES, make_params(), score=0.75)
+
+    (run,) = runs(root)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("tiny_net ")
+    assert stages_in(run) == list(tracking.STAGES)
+    metrics = run.data.metrics
+    assert metrics["fetch/pictures"] == 12
+    assert metrics["fetch/labels/not _so_ good"] == 4
+    assert metrics["train_head/val_accuracy"] == 0.75  # the stage's summary, not its last epoch
+    assert metrics["test/accuracy"] == 0.75
+    assert metrics["head_only/accuracy"] == 0.65
+    assert not [key for key in metrics if "roc_auc" in key or "note" in key]  # a null, an empty cell
+    assert run.data.params["train_head.lr"] == "0.001"
+    assert run.data.params["weights.name"] == "tiny_net.random"
+    assert json.loads(run.data.params["fetch.sources"])[1] == {"folder": "data/hike", "split": "test"}
+    assert run.data.tags["headstart.progress"] == "export done"
+    assert run.inputs is not None
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert dataset.name == "cells+hike"
+    assert '"pictures": 12' in str(dataset.profile)
+    assert files_in(root, run) == [
+        "evaluate/plots/confusion.svg",
+        "export/model.onnx",
+        "export/model_card.md",
+        "fine-tune/history.csv",
+        "fine-tune/model.safetensors",
+        "params.yaml",
+        "train-head/history.csv",
+        "train-head/model.safetensors",
+    ]
+    history = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(
+        run.info.run_id, "train_head/train_loss"
+    )
+    assert [point.step for point in history] == [1, 2, 3]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_edited_params_start_a_run_that_replays_what_dvc_did_not_execute(root: Path) -> None:
+    execute(root, tracking.STAGES, make_params(), score=0.5)
+    execute(root, ["train-head"], make_params(lr=0.01), score=0.6)
+
+    first, second = runs(root)
+    # Fine-tune, evaluate and export of the first variant still lie in stages/; they are none of the second's.
+    assert stages_in(second) == ["fetch", "weights", "split", "augment", "train-head"]
+    assert "test/accuracy" not in second.data.metrics
+    assert second.data.metrics["fetch/pictures"] == 12
+    assert second.data.params["train_head.lr"] == "0.01"
+    assert first.data.tags["headstart.variant"] != second.data.tags["headstart.variant"]
+
+    execute(root, ["fine-tune", "evaluate", "export"], make_params(lr=0.01), score=0.6)
+    first, second = runs(root)
+    assert stages_in(second) == list(tracking.STAGES)
+    assert (first.data.metrics["test/accuracy"], second.data.metrics["test/accuracy"]) == (0.5, 0.6)
+
+
+def test_comments_and_tracking_settings_make_no_variant(root: Path) -> None:
+    execute(root, ["fetch"], make_params())
+    (root / "params.yaml").write_text("# another comment\n")
+    execute(root, ["weights"], make_params(tracking={"uri": f"sqlite:///{root / 'mlflow.db'}"}))
+    assert len(runs(root)) == 1
+    (root / "data.dvc").write_text("outs: [{md5: changed}]")
+    execute(root, ["fetch"], make_params())
+    assert len(runs(root)) == 2
+
+
+def test_other_results_of_the_same_variant_start_a_complete_run(root: Path) -> None:
+    execute(root, tracking.STAGES, make_params(), score=0.5)
+    execute(root, ["fine-tune", "evaluate", "export"], make_params(), score=0.9)
+
+    first, second = runs(root)
+    assert stages_in(second) == list(tracking.STAGES)
+    assert (first.data.metrics["test/accuracy"], second.data.metrics["test/accuracy"]) == (0.5, 0.9)
+    assert second.info.run_name == f"{first.info.run_name} (2)"
+
+
+def test_equal_results_add_nothing(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    execute(root, tracking.STAGES, make_params())
+    (before,) = runs(root)
+    execute(root, ["train-head"], make_params())  # say, after a change of comments in its code
+    (after,) = runs(root)
+    assert after.to_dictionary() == before.to_dictionary()
+    assert "already holds these results of train-head" in capfd.readouterr().err
+
+
+def test_run_whose_earlier_stages_have_changed_does_not_go_on(root: Path) -> None:
+    execute(root, ["fetch", "weights", "split", "augment", "train-head"], make_params(), score=0.5)
+    execute(root, ["train-head"], make_params(fine_tune={"epochs": 9, "lr": 1, "freeze_depth": 0}), score=0.8)
+    execute(root, ["fine-tune"], make_params(), score=0.8)
+
+    first, _, third = runs(root)
+    assert "fine-tune" not in stages_in(first)
+    assert third.data.metrics["train_head/val_accuracy"] == 0.8
+
+
+def test_weights_may_run_before_or_after_the_pictures(root: Path) -> None:
+    leave_files(root, "weights")  # of another backbone, say
+    execute(root, ["fetch", "split", "augment"], make_params())
+    assert stages_in(runs(root)[0]) == ["fetch", "split", "augment"]
+    execute(root, ["weights", "train-head"], make_params())
+    (run,) = runs(root)
+    assert stages_in(run) == ["fetch", "weights", "split", "augment", "train-head"]
+
+
+def test_single_stage_makes_a_complete_run(root: Path) -> None:
+    for name in tracking.STAGES[:-1]:
+        leave_files(root, name)
+    execute(root, ["export"], make_params())
+    (run,) = runs(root)
+    assert stages_in(run) == list(tracking.STAGES)
+
+
+def test_failed_stage_goes_on_in_the_same_run(root: Path) -> None:
+    execute(root, ["fetch", "weights", "split", "augment", "train-head"], make_params())
+    with pytest.raises(ValueError, match="loss is nan"), tracking.stage("fine-tune", make_params(), root):
+        raise ValueError("loss is nan")
+    (run,) = runs(root)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["headstart.progress"] == "fine-tune failed: ValueError: loss is nan"
+
+    execute(root, ["fine-tune", "evaluate", "export"], make_params())
+    (run,) = runs(root)
+    assert run.info.status == "FINISHED"
+    assert stages_in(run) == list(tracking.STAGES)
+
+
+def test_failure_leaves_a_complete_run_alone(root: Path) -> None:
+    execute(root, tracking.STAGES, make_params())
+    with pytest.raises(KeyboardInterrupt), tracking.stage("evaluate", make_params(), root):
+        raise KeyboardInterrupt
+    first, second = runs(root)
+    assert first.info.status == "FINISHED"
+    assert second.info.status == "KILLED"
+    assert stages_in(second) == ["fetch", "weights", "split", "augment", "train-head", "fine-tune"]
+
+
+def test_experiment_names_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(root, ["fetch"], make_params())
+    monkeypatch.setenv("DVC_EXP_NAME", "gaudy-sofa")
+    execute(root, ["weights"], make_params())
+    # The same name with other params, as after `dvc exp run --force --name`: MLflow's params cannot change.
+    execute(root, ["weights"], make_params(lr=0.5))
+    _, second, third = runs(root)
+    assert second.info.run_name == second.data.tags["headstart.variant"] == "gaudy-sofa"
+    assert third.data.tags["headstart.variant"] == "gaudy-sofa"
+    assert third.data.params["train_head.lr"] == "0.5"
+
+
+def test_copy_under_dvc_tmp_records_at_the_repository_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = root / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    execute(copy, ["train-head"], make_params())
+    (run,) = runs(root)
+    assert files_in(root, run) == ["train-head/history.csv", "train-head/model.safetensors"]
+    assert not (copy / "mlflow.db").exists()
+
+
+def test_two_workspaces_never_share_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    here, there = root / "here", root / "there"
+    for name in ("fetch", "split", "augment"):
+        execute(here, [name], make_params(), score=0.1)
+        execute(there, [name], make_params(), score=0.1)
+    assert [stages_in(run) for run in runs(root)] == [["fetch", "split", "augment"]] * 2
+
+
+def test_environment_wins_over_params(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")  # relative to the repository, not to the cwd
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from the environment")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
+    execute(root, ["fetch", "split"], make_params(tracking={"uri": "http://127.0.0.1:1", "experiment": "unused"}))
+    (run,) = runs(root, "from the environment")
+    assert stages_in(run) == ["fetch", "split"]
+    assert not runs(root)
+
+
+def test_long_values_and_histories_fit(root: Path) -> None:
+    sources = [{"folder": f"data/class-{index:03d}"} for index in range(100)]
+    leave_files(root, "train-head")
+    rows = [f"{epoch},0.5,0.5" for epoch in range(1100)]
+    (root / "stages/train-head/history.csv").write_text("\n".join(["epoch,train_loss,lr", *rows]))
+    execute(root, ["fine-tune"], make_params(fetch={"sources": sources}))
+    (run,) = runs(root)
+    assert run.data.params["fetch.sources"].endswith("…")
+    history = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(run.info.run_id, "train_head/lr")
+    assert len(history) == 1100
+
+
+def test_only_rank_zero_records(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    execute(root, ["fetch"], make_params())
+    assert not runs(root)
+    monkeypatch.setenv("RANK", "0")
+    execute(root, ["fetch"], make_params())
+    assert len(runs(root)) == 1
+
+
+def test_server_that_is_down_costs_one_warning(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    execute(root, ["fetch"], make_params(tracking={"uri": "http://user:secret@127.0.0.1:1"}))
+    assert time.monotonic() - start < 20
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("warning: MLflow did not record fetch: ")
+    assert err.count("\n") == 1
+    assert "secret" not in err
+    assert (root / "stages/fetch/metrics.json").exists()
+
+    execute(root, ["split"], make_params())  # it is up again: the next stage brings the lost one along
+    assert stages_in(runs(root)[0]) == ["fetch", "split"]
+
+
+@pytest.mark.parametrize("trouble", ["locked", "damaged", "no database"])
+def test_broken_database_costs_one_warning(root: Path, trouble: str, capfd: pytest.CaptureFixture[str]) -> None:
+    database = root / "mlflow.db"
+    holder = sqlite3.connect(database, isolation_level=None)
+    match trouble:
+        case "locked":
+            holder.execute("BEGIN EXCLUSIVE")
+        case "damaged":
+            database.write_bytes(b"no database at all" * 1000)
+        case "no database":
+            database.unlink()
+            database.mkdir()
+    execute(root, ["fetch"], make_params())
+    holder.close()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("warning: MLflow did not record fetch: ")
+    assert err.count("\n") == 1
+
+
+def test_exception_passes_through_when_recording_fails_too(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    params = make_params(tracking={"uri": "nonsense://"})
+    with pytest.raises(ValueError, match="the stage's own"), tracking.stage("fetch", params, root):
+        raise ValueError("the stage's own")
+    assert capfd.readouterr().err.count("\n") == 1
