@@ -1,4 +1,4 @@
-"""Task `classify`: trunk -> pooled features -> head. A task is a module with these names: build, loss, predict, score."""
+"""Task `classify`: trunk -> pooled features -> head. A task is a module: build, loss, predict, score."""
 
 import itertools
 from collections.abc import Sequence

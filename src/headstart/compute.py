@@ -4,11 +4,15 @@ import ctypes
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from headstart.errors import UserError
 from headstart.params import TrainParams
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # glibc's mallopt() parameters (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -24,6 +28,12 @@ class Compute:
     def autocast(self) -> AbstractContextManager[None]:
         """A context in which convolutions and matrix products run in the chosen precision."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def place(self, network: Network) -> Network:
+        """Move the network to the device, its convolutions in the memory layout that is fast there."""
+        network.to(self.device)
+        network.to(memory_format=torch.channels_last)
+        return network
 
     def name(self) -> str:
         """For logs and cache keys: `cpu bf16`."""
@@ -41,9 +51,8 @@ def prepare(params: TrainParams, seed: int) -> Compute:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # we read none, and filling costs a pass over each block
-    )
+    # We read no uninitialised memory, and filling it would cost a pass over each block.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     can = _has_bf16(device)
     if params.precision == "bf16" and not can:
@@ -54,7 +63,7 @@ def prepare(params: TrainParams, seed: int) -> Compute:
 def _has_bf16(device: torch.device) -> bool:
     """Whether matrices of bf16 are multiplied in hardware; emulation would be slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     except AttributeError:  # a build for another kind of processor
@@ -71,9 +80,4 @@ def _keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     wanted = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 << 20))
-    return all([mallopt(option, value) for option, value in wanted])
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return all(mallopt(option, value) for option, value in wanted)

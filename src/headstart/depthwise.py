@@ -84,13 +84,13 @@ class _Depthwise(nn.Conv2d):
             x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
             padding = (0, 0)
         x = x.contiguous(memory_format=torch.channels_last)
-        y: Tensor = _DepthwiseFunction.apply(x, weight, bias, self.stride[0], padding)  # type: ignore[no-untyped-call]
+        y: Tensor = _DepthwiseFunction.apply(x, weight, bias, self.stride[0], padding)
         return y
 
 
 def quick_depthwise(network: nn.Module) -> None:
     """Give every depthwise convolution of the network, in place, the quick weight gradient. Names stay as they are."""
-    from timm.layers import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame
 
     for module in network.modules():
         if type(module) not in (nn.Conv2d, Conv2dSame) or module.groups == 1:

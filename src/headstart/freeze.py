@@ -23,7 +23,7 @@ def blocks(trunk: nn.Module) -> list[Block]:
     from timm.models import group_parameters
 
     sizes = {name: parameter.numel() for name, parameter in trunk.named_parameters()}
-    grouped = group_parameters(trunk, trunk.group_matcher(coarse=False))
+    grouped = group_parameters(trunk, trunk.group_matcher(coarse=False))  # type: ignore[operator]
     return [
         Block(number, _common_name(names), tuple(names), sum(sizes[name] for name in names))
         for number, names in enumerate(names for _, names in sorted(grouped.items()))
@@ -55,11 +55,19 @@ def depth_of(blocks: list[Block], freeze_depth: int) -> int:
     return len(blocks) if freeze_depth == -1 else freeze_depth
 
 
-def freeze(trunk: nn.Module, blocks: list[Block], depth: int) -> None:
-    """Let the parameters of the first `depth` blocks have no gradient, and the others have one."""
+def freeze(trunk: nn.Module, blocks: list[Block], depth: int) -> set[str]:
+    """Let the parameters of the first `depth` blocks have no gradient, and the others have one.
+
+    Returns the names of all that is frozen. A bias that folding has made goes with its convolution's weight.
+    """
+    known = {name for block in blocks for name in block.parameters}
     frozen = {name for block in blocks[:depth] for name in block.parameters}
     for name, parameter in trunk.named_parameters():
+        owner = name if name in known else f"{name.rpartition('.')[0]}.weight"
+        if owner in frozen:
+            frozen.add(name)
         parameter.requires_grad_(name not in frozen)
+    return frozen
 
 
 def train_mode(network: nn.Module) -> None:
@@ -82,7 +90,8 @@ def _frozen(module: nn.Module) -> Iterator[nn.Module]:
         yield from _frozen(child)
 
 
-def table(blocks: list[Block], depth: int, head_size: int) -> list[tuple[str, str, int, str]]:
+def table(blocks: list[Block], depth: int, head: nn.Module) -> list[tuple[str, str, int, str]]:
     """Rows (number, name, parameters, frozen or trains), the head last."""
+    head_size = sum(parameter.numel() for parameter in head.parameters())
     rows = [(str(b.number), b.name, b.size, "frozen" if b.number < depth else "trains") for b in blocks]
     return [*rows, ("", "head", head_size, "trains")]

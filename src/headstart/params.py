@@ -88,9 +88,9 @@ class FetchParams(Section):
 class SplitParams(Section):
     """Shares of the pictures that no source has pinned, and what counts as the same picture."""
 
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    val: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    train: Fraction = 0.7
+    val: Fraction = 0.15
+    test: Fraction = 0.15
     near_duplicate_bits: Annotated[int, Field(ge=-1, le=64)] = 4
 
     @model_validator(mode="after")
@@ -139,7 +139,8 @@ class FineTuneParams(FitParams):
     """The trunk above freeze_depth, and the head."""
 
     freeze_depth: Annotated[int, Field(ge=-1)]
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each block's rate is the next one's times this
+    batch_norm: Literal["fixed", "update"] = "fixed"  # statistics of the blocks that train
 
 
 class TrainParams(Section):

@@ -53,9 +53,9 @@ def weights(params: ModelParams, root: Path) -> None:
 
 
 def _about(network: nn.Module) -> dict[str, object]:
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
-    wants = resolve_model_data_config(network)
+    wants = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "features": network.num_features,
@@ -158,11 +158,13 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     lacking = [name for name in wanted if name not in tensors]
     if lacking:
         raise UserError(
-            f"{where}: lacks {len(lacking)} of the backbone's {len(wanted)} tensors, the first is {lacking[0]!r}; is it another backbone's?"
+            f"{where}: lacks {len(lacking)} of the backbone's {len(wanted)} tensors, the first is {lacking[0]!r}; "
+            "is it another backbone's?"
         )
     for name, tensor in wanted.items():
         if tensor.shape != tensors[name].shape:
             raise UserError(
-                f"{where}: {name} is {tuple(tensors[name].shape)}, the backbone wants {tuple(tensor.shape)}; is it another backbone's?"
+                f"{where}: {name} is {tuple(tensors[name].shape)}, the backbone wants {tuple(tensor.shape)}; "
+                "is it another backbone's?"
             )
     network.load_state_dict({name: tensors[name] for name in wanted})

@@ -1,0 +1,93 @@
+"""Picture file -> pixels of the network's size: decoded once, kept as bytes, made floats on the training device."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from headstart import pool
+from headstart.coco import Image
+from headstart.modelfile import Input
+
+Pixels = npt.NDArray[np.uint8]
+
+FILTERS = {
+    "nearest": Pillow.Resampling.NEAREST,
+    "bilinear": Pillow.Resampling.BILINEAR,
+    "bicubic": Pillow.Resampling.BICUBIC,
+    "lanczos": Pillow.Resampling.LANCZOS,
+}
+
+
+def fit(picture: Pillow.Image, wanted: Input) -> Pixels:
+    """One upright picture in the network's size, (size, size, 3).
+
+    `squash` shows the network the whole picture and gives up its proportions; `crop` is timm's evaluation: the
+    shorter side to size / crop, then the middle.
+    """
+    size, how = wanted.size, FILTERS.get(wanted.interpolation, Pillow.Resampling.BICUBIC)
+    # JPEG can be decoded at 1/2, 1/4 or 1/8 scale; twice the size wanted is left for the resampling to work on.
+    picture.draft("RGB", (2 * size, 2 * size))
+    picture = picture.convert("RGB")
+    if wanted.resize == "squash":
+        return np.asarray(picture.resize((size, size), how))
+    edge = int(size / wanted.crop)  # torchvision's Resize and CenterCrop, rounding included
+    width, height = picture.size
+    short, long = min(width, height), max(width, height)
+    longer = int(edge * long / short)
+    picture = picture.resize((edge, longer) if width <= height else (longer, edge), how)
+    left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+def decode(path: Path, wanted: Input) -> Pixels:
+    """`fit` for a file that went through the door."""
+    with Pillow.open(path) as picture:
+        return fit(picture, wanted)
+
+
+def load(images: Sequence[Image], root: Path, wanted: Input, what: str) -> Pixels:
+    """All pictures, (n, size, size, 3), as a memory-mapped file under .cache/pixels, made once for a list of pictures.
+
+    The file's name is the hash of what is in it, so a changed picture or size is another file.
+    """
+    key = hashlib.sha256(wanted.model_dump_json(include={"size", "resize", "interpolation", "crop"}).encode())
+    for image in images:
+        key.update(image.sha256.encode())
+    path = root / ".cache/pixels" / f"{key.hexdigest()[:32]}.npy"
+    if not path.is_file():
+        _store(images, root, wanted, path, what)
+    found: Pixels = np.load(path, mmap_mode="r")
+    return found
+
+
+def _store(images: Sequence[Image], root: Path, wanted: Input, path: Path, what: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    shape = (len(images), wanted.size, wanted.size, 3)
+    pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+
+    def put(number: int) -> None:
+        pixels[number] = decode(root / images[number].file_name, wanted)
+
+    pool.each(put, range(len(images)), what)
+    pixels.flush()
+    part.replace(path)
+
+
+def batch(pixels: Pixels, device: torch.device) -> Tensor:
+    """Pixels (n, s, s, 3) -> floats in 0..1 (n, 3, s, s), channels_last, on the device."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(255)
+
+
+def normalise(pictures: Tensor, wanted: Input) -> Tensor:
+    """Floats in 0..1 -> what the pretrained network has seen: (x - mean) / std, channels_last."""
+    mean = torch.tensor(wanted.mean, device=pictures.device).reshape(1, 3, 1, 1)
+    std = torch.tensor(wanted.std, device=pictures.device).reshape(1, 3, 1, 1)
+    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)

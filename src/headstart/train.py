@@ -1,0 +1,205 @@
+"""The two training stages: freeze, fit the head; unfreeze above freeze_depth, fit with a lower rate."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from headstart import classify, coco, freeze, modelfile, pixels
+from headstart.compute import Compute, prepare
+from headstart.embed import embeddings, outputs
+from headstart.errors import missing_file
+from headstart.files import write_json
+from headstart.fit import Batch, Best, Scores, fit, order, steps_of
+from headstart.fold import Pair, fold, unfold
+from headstart.freeze import Block
+from headstart.modelfile import Card, Input
+from headstart.params import ModelParams, Params
+
+
+def train_head(params: Params, root: Path) -> None:
+    """Write stages/train-head: the pretrained trunk with a trained head, history.csv, metrics.json."""
+    compute = prepare(params.train, params.seed)
+    train, val = coco.read(root / "stages/augment/train.json"), coco.read(root / "stages/split/val.json")
+    card, pretrained, sha256 = _start(params.model, train.labels(), root)
+
+    def trunk() -> nn.Module:
+        from headstart.weights import trunk as build
+
+        network = build(card.backbone)
+        network.load_state_dict(pretrained)
+        return network
+
+    def embed(images: Sequence[coco.Image]) -> Tensor:
+        return embeddings(images, root, trunk=trunk, weights_sha256=sha256, wanted=card.input, compute=compute)
+
+    features, val_features = embed(train.images), embed(val.images)
+    targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
+    torch.manual_seed(params.seed)
+    head = classify.make_head(card.features, len(card.labels), card.head)
+    section = params.train_head
+    weights = classify.class_weights(targets, len(card.labels), section)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        for rows in order(len(features), section.batch_size, params.seed, epoch):
+            yield features[rows], targets[rows]
+
+    @torch.no_grad()
+    def validate() -> Scores:
+        return classify.score(head(val_features), val_targets)
+
+    print(f"train-head: {len(features)} embeddings of {card.features} features, {len(card.labels)} labels")
+    best = fit(
+        head,
+        [{"params": list(head.parameters()), "scale": 1.0}],
+        batches=batches,
+        steps=steps_of(len(features), section.batch_size),
+        loss=lambda logits, wanted: classify.loss(logits, wanted, weights, section.label_smoothing),
+        validate=validate,
+        params=section,
+        history=root / "stages/train-head/history.csv",
+        what="train-head",
+    )
+    tensors = {f"trunk.{name}": tensor for name, tensor in pretrained.items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    modelfile.save(root / "stages/train-head/model.safetensors", tensors, card)
+    write_json(
+        root / "stages/train-head/metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores}
+    )
+
+
+def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor], str]:
+    """The card of the model to be, and the pretrained trunk's tensors with their hash."""
+    folder = root / "stages/weights"
+    if not (folder / "weights.json").is_file():
+        raise missing_file(folder / "weights.json", "run the stage that writes it: dvc repro weights")
+    about = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
+    wanted = Input(**{**about["input"], "size": model.image_size}, resize=model.resize)
+    card = Card(
+        task="classify",
+        backbone=model.backbone,
+        labels=tuple(labels),
+        features=about["features"],
+        head=model.head,
+        input=wanted,
+    )
+    return card, load_file(folder / "pretrained.safetensors"), about["sha256"]
+
+
+def fine_tune(params: Params, root: Path) -> None:
+    """Write stages/fine-tune: the network with the blocks above freeze_depth trained, history.csv, metrics.json."""
+    compute = prepare(params.train, params.seed)
+    tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
+    section, out = params.fine_tune, root / "stages/fine-tune"
+    network = classify.build(tensors, card)
+    blocks = freeze.blocks(network.trunk)
+    depth = freeze.depth_of(blocks, section.freeze_depth)
+    show_blocks(blocks, depth, network.head)
+
+    pairs: list[Pair] = []
+    if section.batch_norm == "fixed":
+        network.trunk, pairs = fold(network.trunk, card.input.size)
+    frozen = freeze.freeze(network.trunk, blocks, depth)
+    before = {name: tensor.clone() for name, tensor in network.trunk.named_parameters() if name in frozen}
+    best = _fit_trunk(network, blocks, params=params, card=card, compute=compute, root=root)
+    after = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    assert all(torch.equal(after[f"trunk.{name}"], tensor) for name, tensor in before.items()), "a frozen weight moved"
+
+    trunk = unfold(_under("trunk.", after), pairs, _under("trunk.", tensors), frozen)
+    head = {name: tensor for name, tensor in after.items() if name.startswith("head.")}
+    modelfile.save(out / "model.safetensors", {f"trunk.{name}": tensor for name, tensor in trunk.items()} | head, card)
+    sizes = {"frozen_parameters": sum(block.size for block in blocks[:depth])}
+    sizes["trained_parameters"] = sum(block.size for block in blocks[depth:]) + sum(t.numel() for t in head.values())
+    write_json(out / "metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores, **sizes})
+    table = [
+        {"block": n, "name": name, "parameters": size, "state": state}
+        for n, name, size, state in freeze.table(blocks, depth, network.head)
+    ]
+    write_json(out / "blocks.json", table)
+
+
+def _fit_trunk(
+    network: classify.Classifier, blocks: list[Block], *, params: Params, card: Card, compute: Compute, root: Path
+) -> Best:
+    """The second fit: pictures instead of embeddings, changed anew every epoch."""
+    from headstart import augment, depthwise
+
+    section = params.fine_tune
+    depthwise.quick_depthwise(network.trunk)
+    compute.place(network)
+    train, val = (coco.read(root / f"stages/split/{name}.json") for name in ("train", "val"))
+    seen, held = (pixels.load(part.images, root, card.input, "decode") for part in (train, val))
+    targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
+    weights = classify.class_weights(targets, len(card.labels), section)
+
+    def changed(rows: Tensor, epoch: int) -> Tensor:
+        pictures = pixels.batch(seen[rows.numpy()], compute.device)
+        drawn = [augment.draw(params.augment, params.seed, train.images[row].sha256, f"epoch {epoch}") for row in rows]
+        return pixels.normalise(augment.apply_batch(pictures, drawn), card.input)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        for rows in order(len(seen), section.batch_size, params.seed, epoch):
+            yield changed(rows, epoch), targets[rows].to(compute.device)
+
+    def loss(logits: Tensor, wanted: Tensor) -> Tensor:
+        return classify.loss(logits, wanted, weights, section.label_smoothing)
+
+    return fit(
+        Autocast(network, compute),
+        _groups(network, blocks, section.layer_decay),
+        batches=batches,
+        steps=steps_of(len(seen), section.batch_size),
+        loss=loss,
+        validate=lambda: classify.score(outputs(network, held, card.input, compute), val_targets),
+        params=section,
+        history=root / "stages/fine-tune/history.csv",
+        what="fine-tune",
+    )
+
+
+class Autocast(nn.Module):
+    """A network that computes in the machine's precision."""
+
+    def __init__(self, network: nn.Module, compute: Compute) -> None:
+        super().__init__()
+        self.network, self.compute = network, compute
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        with self.compute.autocast():
+            logits: Tensor = self.network(pictures)
+        return logits
+
+
+def _groups(network: classify.Classifier, blocks: list[Block], decay: float) -> list[dict[str, object]]:
+    """AdamW groups: the head at the full rate, each block at the next one's times `decay`; biases do not decay."""
+    number = {name: block.number for block in blocks for name in block.parameters}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = name.removeprefix("trunk.")
+        # A folded convolution's bias is new; it belongs to the block of its weight.
+        block = number.get(part, number.get(f"{part.rpartition('.')[0]}.weight", len(blocks)))
+        groups.setdefault((decay ** (len(blocks) - block), parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": some, "scale": scale} | ({} if decays else {"weight_decay": 0.0})
+        for (scale, decays), some in groups.items()
+    ]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def show_blocks(blocks: list[Block], depth: int, head: nn.Module) -> None:
+    """Print which part of the network trains."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("block", "name", "parameters", "")
+    for number, name, size, state in freeze.table(blocks, depth, head):
+        table.add_row(number, name, f"{size:,}", state, style="dim" if state == "frozen" else "")
+    Console().print(table)
