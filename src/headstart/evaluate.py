@@ -1,0 +1,110 @@
+"""The evaluate stage: both models' answers to the test pictures -> metrics, predictions, figures, gallery, report."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from headstart import coco, curves, gallery, plots, report, scores
+from headstart.calibration import Answers, Logits, answer
+from headstart.files import write_bytes, write_json, write_text
+from headstart.params import EvaluateParams
+
+_DIGITS = 6  # beyond them two machines' arithmetic differs, and nobody's conclusions do
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The test pictures in the order of the logits, the labels in the order of the classes, and where files lie."""
+
+    root: Path
+    images: tuple[coco.Image, ...]
+    labels: tuple[str, ...]
+
+
+def write_evaluation(
+    out: Path,
+    *,
+    exam: Exam,
+    head_only: Logits,
+    fine_tuned: Logits,
+    params: EvaluateParams,
+    seed: int,
+    histories: Mapping[str, Path],
+    facts: report.ReportFacts,
+) -> scores.Evaluation:
+    """Write everything the stage leaves under `out`; the same input gives the same bytes.
+
+    metrics.json, predictions.json, plots/ (SVG, and CSV for `dvc plots`), gallery/ (the most confident mistakes of
+    the fine-tuned model) and report.html, one file that needs no other. `histories` names the history.csv of each
+    training phase, in order.
+
+    Raises:
+        UserError: a history or a test picture that the gallery needs is missing or cannot be read.
+    """
+    assert [image.label for image in exam.images] == [exam.labels[c] for c in fine_tuned.test_labels]
+    past = {stage: curves.read_history(path) for stage, path in histories.items()}
+    head, tuned = answer(head_only), answer(fine_tuned)
+    evaluation = scores.evaluate(head, tuned, exam.labels, params.bootstrap, seed)
+    figures = plots.plots(head, tuned, exam.labels, past)
+    mistakes = gallery.find(exam.root, exam.images, exam.labels, tuned, params.gallery)
+
+    for folder in (out / "plots", out / "gallery"):
+        if folder.exists():  # DVC clears them; a person who calls this twice should not find a mixture
+            shutil.rmtree(folder)
+    write_json(out / "metrics.json", to_metrics(evaluation))
+    write_text(out / "predictions.json", predictions(exam, {"head_only": head, "fine_tuned": tuned}))
+    for name, text in curves.tables(tuned, exam.labels).items():
+        write_text(out / "plots" / name, text)
+    for name, figure in figures.items():
+        write_bytes(out / "plots" / f"{name}.svg", figure.light)
+    gallery.write(out / "gallery", mistakes)
+    page = report.render(evaluation, tuned, exam.labels, plots=figures, mistakes=mistakes, facts=facts)
+    write_text(out / "report.html", page)
+    return evaluation
+
+
+def to_metrics(evaluation: scores.Evaluation) -> dict[str, object]:
+    """metrics.json: `test` is the fine-tuned model; for a figure that cannot be had, `<name>_absent` says why."""
+    return {
+        "test": _metrics(evaluation.fine_tuned),
+        "head_only": _metrics(evaluation.head_only),
+        "difference": _figure("accuracy", evaluation.difference),
+    }
+
+
+def _metrics(model: scores.Scores) -> dict[str, object]:
+    figures = {key: value for name, e in model.headline().items() for key, value in _figure(name, e).items()}
+    per_class = {
+        name: {key: round(value, _DIGITS) for key, value in asdict(one).items() if value is not None}
+        for name, one in model.per_class.items()
+    }
+    return figures | {
+        "temperature": round(model.temperature, _DIGITS),
+        "pictures": model.pictures,
+        "per_class": per_class,
+    }
+
+
+def _figure(name: str, estimate: scores.Estimate) -> dict[str, float | str]:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return {f"{name}_absent": estimate.absent}
+    values = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {key: round(value, _DIGITS) for key, value in values.items()}
+
+
+def predictions(exam: Exam, models: Mapping[str, Answers]) -> str:
+    """predictions.json, one picture a line so that a diff can be read; probabilities are the calibrated ones."""
+    rows = []
+    for number, image in enumerate(exam.images):
+        row: dict[str, object] = {"file_name": image.file_name, "label": image.label}
+        for name, answers in models.items():
+            probabilities = answers.calibrated[number].round(_DIGITS).tolist()
+            row[name] = {
+                "predicted": exam.labels[answers.predicted[number]],
+                "correct": bool(answers.correct[number]),
+                "probabilities": dict(zip(exam.labels, probabilities, strict=True)),
+            }
+        rows.append(json.dumps(row, ensure_ascii=False))
+    return "[\n" + ",\n".join(rows) + "\n]\n"

@@ -1,0 +1,81 @@
+"""Made-up exams for the tests: labels, pictures, logits, histories and facts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from headstart import coco
+from headstart.calibration import Logits
+from headstart.evaluate import Exam
+from headstart.report import ReportFacts, Table
+
+_FIRST = ("whole", "cracked", "chipped")
+NAMES = {count: (*_FIRST, *(f"kind {n}" for n in range(3, 40)))[:count] for count in range(2, 41)}
+
+
+def make_logits(pictures: int, classes: int, seed: int, scale: float = 2.0, val: int = 200) -> Logits:
+    """Logits that lean towards the right class; larger `scale` makes surer answers, not better ones."""
+    random = np.random.default_rng(seed)
+    labels = [random.integers(0, classes, count) for count in (val, pictures)]
+    logits = [random.normal(size=(len(y), classes)) + 1.5 * np.eye(classes)[y] for y in labels]
+    return Logits(scale * logits[0], labels[0], scale * logits[1], labels[1])
+
+
+def make_history(path: Path, epochs: int) -> Path:
+    """A history.csv in which everything gets better."""
+    rows = [f"{n},{1 / n},{1.2 / n},{1 - 0.5 / n},{0.001 * (epochs - n)}" for n in range(1, epochs + 1)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("epoch,train_loss,val_loss,val_accuracy,lr\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def make_exam(
+    folder: Path, classes: int, pictures: int, names: Sequence[str] = (), pictures_on_disk: bool = True
+) -> tuple[Exam, Logits, Logits, dict[str, Path]]:
+    """Test pictures on disk, head-only and fine-tuned logits for them, and both histories."""
+    names = tuple(names) or NAMES[classes]
+    fine_tuned = make_logits(pictures, classes, seed=1)
+    weaker = make_logits(pictures, classes, seed=1, scale=1.0)
+    noise = np.random.default_rng(2).normal(size=weaker.test.shape)
+    head_only = Logits(weaker.val, weaker.val_labels, weaker.test + noise, weaker.test_labels)
+    images = []
+    for number, label in enumerate(fine_tuned.test_labels):
+        path = folder / "images" / f"{number:04d}.png"
+        if pictures_on_disk:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.new("L", (300, 200), number % 256).save(path)
+        images.append(
+            coco.Image(
+                id=number + 1,
+                file_name=f"images/{path.name}",
+                width=300,
+                height=200,
+                sha256="0" * 64,
+                source="made up",
+                label=names[label],
+                license="CC0",
+                author="nobody",
+            )
+        )
+    histories = {
+        "train-head": make_history(folder / "head.csv", 5),
+        "fine-tune": make_history(folder / "tune.csv", 2),
+    }
+    return Exam(folder, tuple(images), names), head_only, fine_tuned, histories
+
+
+def make_facts(labels: Sequence[str]) -> ReportFacts:
+    """Facts of every kind, one or two of each."""
+    return ReportFacts(
+        title="made up",
+        settings={"Backbone": "some_net", "Seed": "0"},
+        counts={split: dict.fromkeys(labels, count) for split, count in (("train", 7), ("val", 2), ("test", 3))},
+        sources={"data/made-up.csv": 12},
+        licenses={"CC0": 12},
+        duplicates={"identical": 1},
+        frozen=Table("Blocks", ("block", "parameters", "trained"), (("stem", 928, "no"), ("blocks.0", 1200, "yes"))),
+        commands=("git checkout abc1234", "make repro"),
+        notes=("The backbone may have seen these.",),
+    )
