@@ -89,20 +89,19 @@ class _Depthwise(nn.Conv2d):
 
 
 def quick_depthwise(network: nn.Module) -> None:
-    """Give every depthwise convolution of the network, in place, the quick weight gradient. Names stay as they are."""
+    """Give every depthwise convolution of the network, in place, the quick gradients. Names stay as they are."""
     from timm.layers.conv2d_same import Conv2dSame
 
     for module in network.modules():
-        if type(module) not in (nn.Conv2d, Conv2dSame) or module.groups == 1:
-            continue
-        plain = module.groups == module.in_channels == module.out_channels and module.padding_mode == "zeros"
-        if (
-            not plain
-            or module.dilation != (1, 1)
-            or module.stride[0] != module.stride[1]
-            or isinstance(module.padding, str)
-        ):
-            continue
-        same = isinstance(module, Conv2dSame)
-        module.__class__ = _Depthwise
-        module.same_padding = same
+        if type(module) in (nn.Conv2d, Conv2dSame) and isinstance(module, nn.Conv2d) and _fits(module):
+            same = isinstance(module, Conv2dSame)
+            module.__class__ = _Depthwise
+            assert isinstance(module, _Depthwise)
+            module.same_padding = same
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    """Depthwise, with zeros around, nothing dilated and one stride for both sides."""
+    depthwise = conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels
+    plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return depthwise and plain and conv.dilation == (1, 1) and conv.stride[0] == conv.stride[1]

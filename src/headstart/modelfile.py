@@ -11,23 +11,7 @@ from torch import Tensor
 
 from headstart.errors import UserError, missing_file
 from headstart.params import HeadParams
-
-
-class Input(BaseModel):
-    """What a picture must become before the network sees it.
-
-    `mean` and `std` are per channel on a scale of 0..1; `crop` is the share of the picture that timm's own
-    evaluation keeps (used by `model.resize: crop`).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: int
-    resize: str
-    interpolation: str
-    crop: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+from headstart.pixels import Input
 
 
 class Card(BaseModel):

@@ -1,4 +1,4 @@
-"""Picture file -> pixels of the network's size: decoded once, kept as bytes, made floats on the training device."""
+"""Picture file -> pixels of the network's size: decoded once, kept as bytes. No torch in here."""
 
 import hashlib
 import os
@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image as Pillow
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict
 
 from headstart import pool
 from headstart.coco import Image
-from headstart.modelfile import Input
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,6 +21,23 @@ FILTERS = {
     "bicubic": Pillow.Resampling.BICUBIC,
     "lanczos": Pillow.Resampling.LANCZOS,
 }
+
+
+class Input(BaseModel):
+    """What a picture must become before the network sees it.
+
+    `mean` and `std` are per channel on a scale of 0..1; `crop` is the share of the picture that timm's own
+    evaluation keeps (used by `model.resize: crop`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    resize: str
+    interpolation: str
+    crop: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def fit(picture: Pillow.Image, wanted: Input) -> Pixels:
@@ -79,15 +94,3 @@ def _store(images: Sequence[Image], root: Path, wanted: Input, path: Path, what:
     pool.each(put, range(len(images)), what)
     pixels.flush()
     part.replace(path)
-
-
-def batch(pixels: Pixels, device: torch.device) -> Tensor:
-    """Pixels (n, s, s, 3) -> floats in 0..1 (n, 3, s, s), channels_last, on the device."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(255)
-
-
-def normalise(pictures: Tensor, wanted: Input) -> Tensor:
-    """Floats in 0..1 -> what the pretrained network has seen: (x - mean) / std, channels_last."""
-    mean = torch.tensor(wanted.mean, device=pictures.device).reshape(1, 3, 1, 1)
-    std = torch.tensor(wanted.std, device=pictures.device).reshape(1, 3, 1, 1)
-    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)

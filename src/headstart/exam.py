@@ -1,0 +1,127 @@
+"""The evaluate stage: both models sit the same exam, and what the report says besides."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart import classify, coco, modelfile, pixels
+from headstart.batches import outputs
+from headstart.calibration import Floats, Logits
+from headstart.coco import Image, Manifest
+from headstart.compute import prepare
+from headstart.embed import embeddings
+from headstart.evaluate import Exam, write_evaluation
+from headstart.fold import fold
+from headstart.modelfile import Card
+from headstart.params import Params, TrainParams
+from headstart.report import ReportFacts, Table
+
+COMMANDS = ("git clone <this repository> && cd <its folder>", "make repro")
+
+
+def evaluate(params: Params, root: Path) -> None:
+    """Write stages/evaluate: metrics.json, predictions.json, plots/, gallery/, report.html."""
+    parts = {name: coco.read(root / f"stages/split/{name}.json") for name in ("train", "val", "test")}
+    tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
+    exam = Exam(root, parts["test"].images, card.labels)
+    evaluation = write_evaluation(
+        root / "stages/evaluate",
+        exam=exam,
+        head_only=_head_only(parts, params, root),
+        fine_tuned=_fine_tuned(tensors, card, parts, params, root),
+        params=params.evaluate,
+        seed=params.seed,
+        histories={name: root / f"stages/{name}/history.csv" for name in ("train-head", "fine-tune")},
+        facts=_facts(params, card, parts, root),
+    )
+    accuracy = evaluation.fine_tuned.accuracy
+    print(
+        f"evaluate: test accuracy {accuracy.value:.4f} (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f}) "
+        f"on {len(exam.images)} pictures; stages/evaluate/report.html"
+    )
+
+
+def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> Logits:
+    """The head on the pretrained trunk. Its embeddings of val are in the cache, those of test join them."""
+    compute = prepare(params.train, params.seed)
+    tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
+    network = classify.build(tensors, card)
+    sha256 = _json(root / "stages/weights/weights.json")["sha256"]
+
+    def logits(images: Sequence[Image]) -> Floats:
+        features = embeddings(
+            images, root, trunk=lambda: network.trunk, weights_sha256=sha256, wanted=card.input, compute=compute
+        )
+        return _array(network.head.cpu()(features))
+
+    return _logits(parts, card, logits(parts["val"].images), logits(parts["test"].images))
+
+
+def _fine_tuned(
+    tensors: dict[str, Any], card: Card, parts: Mapping[str, Manifest], params: Params, root: Path
+) -> Logits:
+    """In fp32, because that is what export ships: the figures are those of the exported model."""
+    compute = prepare(TrainParams(precision="fp32"), params.seed)
+    network = classify.build(tensors, card)
+    network.trunk, _ = fold(network.trunk, card.input.size)
+    compute.place(network)
+
+    def logits(name: str) -> Floats:
+        seen = pixels.load(parts[name].images, root, card.input, "decode")
+        return _array(outputs(network, seen, card.input, compute))
+
+    return _logits(parts, card, logits("val"), logits("test"))
+
+
+def _logits(parts: Mapping[str, Manifest], card: Card, val: Floats, test: Floats) -> Logits:
+    labels = {name: classify.targets(parts[name].images, card.labels).numpy() for name in ("val", "test")}
+    return Logits(val=val, val_labels=labels["val"], test=test, test_labels=labels["test"])
+
+
+def _array(tensor: Any) -> Floats:
+    array: Floats = tensor.detach().double().numpy()
+    return array
+
+
+def _facts(params: Params, card: Card, parts: Mapping[str, Manifest], root: Path) -> ReportFacts:
+    found, weights = _json(root / "stages/split/metrics.json"), _json(root / "stages/weights/weights.json")
+    images = [image for part in parts.values() for image in part.images]
+    blocks = _json(root / "stages/fine-tune/blocks.json")
+    return ReportFacts(
+        title=f"{' or '.join(card.labels) if len(card.labels) <= 3 else f'{len(card.labels)} labels'}: the report",
+        settings={
+            "backbone": f"{card.backbone}, {weights['parameters']:,} parameters",
+            "pretrained weights": f"{weights['source']}, licence {weights['license']}",
+            "picture size": f"{card.input.size} px ({card.input.resize})",
+            "frozen": f"{sum(b['state'] == 'frozen' for b in blocks)} of {len(blocks) - 1} blocks while fine-tuning",
+            "head": f"hidden layers {list(card.head.hidden) or 'none'}, dropout {card.head.dropout:g}",
+            "stored copies": f"{params.augment.copies} of each training picture",
+            "train-head": f"at most {params.train_head.epochs} epochs, rate {params.train_head.lr:g}",
+            "fine-tune": f"at most {params.fine_tune.epochs} epochs, rate {params.fine_tune.lr:g}, "
+            f"layer decay {params.fine_tune.layer_decay:g}",
+            "seed": str(params.seed),
+        },
+        counts={
+            name: {label: sum(image.label == label for image in part.images) for label in card.labels}
+            for name, part in parts.items()
+        },
+        sources=Counter(image.source for image in images),
+        licenses=Counter(image.license or "not stated" for image in images),
+        duplicates={
+            "identical to another picture": found["identical_pictures"],
+            "near-duplicate pairs, each kept in one split": found["near_duplicate_pairs"],
+            "left out, since a later split has the same picture": found["dropped"],
+        },
+        frozen=Table(
+            caption="What was frozen",
+            header=("block", "name", "parameters", "while fine-tuning"),
+            rows=tuple((row["block"], row["name"], row["parameters"], row["state"]) for row in blocks),
+        ),
+        commands=COMMANDS,
+    )
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

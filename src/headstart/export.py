@@ -1,0 +1,139 @@
+"""The fine-tuned model as ONNX, proven equal to what was examined."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart import classify, coco, modelfile, pixels
+from headstart.batches import outputs
+from headstart.compute import prepare
+from headstart.errors import UserError
+from headstart.files import write_json, write_text
+from headstart.fold import fold
+from headstart.modelfile import Card
+from headstart.params import ExportParams, Params, TrainParams
+from headstart.pixels import Pixels
+from headstart.predict import Model
+
+
+class Exported(nn.Module):
+    """Pixels (n, size, size, 3) uint8 -> logits and calibrated probabilities, both (n, labels)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: Card, temperature: float) -> None:
+        super().__init__()
+        self.network, self.temperature = network, temperature
+        self.register_buffer("mean", torch.tensor(card.input.mean).reshape(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(card.input.std).reshape(1, 3, 1, 1) * 255)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+        return logits, (logits / self.temperature).softmax(-1)
+
+
+def export(params: Params, root: Path) -> None:
+    """Write stages/export: model.onnx, labels.json, parity.json, model_card.md.
+
+    Raises:
+        UserError: the ONNX model does not say of the test pictures what the torch model says.
+    """
+    out = root / "stages/export"
+    tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
+    metrics = json.loads((root / "stages/evaluate/metrics.json").read_text(encoding="utf-8"))
+    network = classify.build(tensors, card)
+    out.mkdir(parents=True, exist_ok=True)
+    test = coco.read(root / "stages/split/test.json")
+    seen = pixels.load(test.images, root, card.input, "decode")
+    compute = prepare(TrainParams(precision="fp32"), params.seed)
+    expected = outputs(network, seen, card.input, compute).numpy()
+
+    folded, _ = fold(network.trunk, card.input.size)
+    _write_onnx(Exported(classify.Classifier(folded, network.head), card, metrics["test"]["temperature"]), card, out)
+    write_json(out / "labels.json", _labels(card, metrics["test"]["temperature"]))
+    parity = _parity(out, seen, expected, params.export)
+    write_json(out / "parity.json", parity)
+    _write_card(out / "model_card.md", card, metrics, parity, root)
+    print(
+        f"export: {parity['pictures']} test pictures, largest difference of a logit "
+        f"{parity['largest_logit_difference']:.2g}, same label for all; stages/export/model.onnx"
+    )
+
+
+def _write_onnx(network: Exported, card: Card, out: Path) -> None:
+    example = torch.zeros(2, card.input.size, card.input.size, 3, dtype=torch.uint8)
+    # The exporter narrates every pass, and warns of its own deprecated internals.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["pixels"],
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+        )
+    assert program is not None
+    part = out / "model.part.onnx"
+    program.save(part, external_data=False)
+    part.replace(out / "model.onnx")
+
+
+def _labels(card: Card, temperature: float) -> dict[str, Any]:
+    return {
+        "labels": list(card.labels),
+        "input": card.input.model_dump(mode="json"),
+        "temperature": temperature,
+        "how": "upright RGB picture, resized as `input` says (Pillow), uint8 (batch, size, size, 3) as `pixels`; "
+        "normalisation is in the graph. `logits` are raw, `probabilities` calibrated by the temperature.",
+    }
+
+
+def _parity(out: Path, seen: Pixels, expected: "np.ndarray[Any, Any]", params: ExportParams) -> dict[str, Any]:
+    model = Model(out)
+    found = np.concatenate([model.logits(seen[start : start + 32]) for start in range(0, len(seen), 32)])
+    difference = float(np.abs(found - expected).max())
+    same = int((found.argmax(1) == expected.argmax(1)).sum())
+    if difference > params.tolerance or same < len(seen):
+        (out / "model.onnx").unlink()  # what is not proven does not lie around
+        raise UserError(
+            f"params.yaml: export.tolerance: {params.tolerance:g}: the ONNX model differs by {difference:.3g} in a "
+            f"logit and agrees on {same} of {len(seen)} labels; raise the tolerance only if you can live with that"
+        )
+    return {
+        "pictures": len(seen),
+        "largest_logit_difference": float(f"{difference:.3g}"),
+        "same_label": same,
+        "tolerance": params.tolerance,
+    }
+
+
+def _write_card(path: Path, card: Card, metrics: dict[str, Any], parity: dict[str, Any], root: Path) -> None:
+    """model_card.md: what someone must know who gets the ONNX file alone."""
+    import jinja2
+
+    train = coco.read(root / "stages/split/train.json")
+    environment = jinja2.Environment(  # noqa: S701 (Markdown: nothing to escape)
+        loader=jinja2.PackageLoader("headstart"), undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters["digits"] = lambda value, digits: "none" if value is None else f"{value:.{digits}f}"
+    text = environment.get_template("model_card.md.j2").render(
+        card=card,
+        test=metrics["test"],
+        head_only=metrics["head_only"],
+        parity=parity,
+        weights=json.loads((root / "stages/weights/weights.json").read_text(encoding="utf-8")),
+        pictures=len(train.images),
+        sources=sorted({image.source for image in train.images}),
+        licences=sorted({image.license or "not stated" for image in train.images}),
+    )
+    write_text(path, text + "\n")

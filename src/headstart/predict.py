@@ -1,0 +1,90 @@
+"""Pictures -> labels and probabilities, by the exported model. onnxruntime only: torch is not imported."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+
+from headstart.door import PictureError, admit
+from headstart.errors import UserError, missing_file
+from headstart.pixels import Input, Pixels, fit
+
+Floats = npt.NDArray[np.float32]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one picture: probabilities in the order of the labels; or why it could not be read."""
+
+    path: Path
+    probabilities: dict[str, float]
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return max(self.probabilities, key=lambda label: self.probabilities[label]) if self.probabilities else ""
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and all pictures in the folders named, sorted.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise missing_file(path, "name pictures or folders of pictures")
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path}: no picture in this folder (looked for {' '.join(sorted(SUFFIXES))})")
+        found += inside
+    return found
+
+
+class Model:
+    """The exported model: pixels in, probabilities out."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+
+        if not (folder / "model.onnx").is_file() or not (folder / "labels.json").is_file():
+            raise missing_file(folder / "model.onnx", "make it: dvc repro")
+        about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        self.labels: list[str] = about["labels"]
+        self.input = Input.model_validate(about["input"])
+        self._session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+
+    def probabilities(self, pixels: Pixels) -> Floats:
+        """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""
+        return self._run("probabilities", pixels)
+
+    def logits(self, pixels: Pixels) -> Floats:
+        """Raw logits (n, labels) of pixels (n, size, size, 3)."""
+        return self._run("logits", pixels)
+
+    def _run(self, output: str, pixels: Pixels) -> Floats:
+        (found,) = self._session.run([output], {"pixels": pixels})
+        array: Floats = found
+        return array
+
+    def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
+        """One prediction a picture, in order; a picture that cannot be read carries its reason."""
+        for path in paths:
+            try:
+                admitted = admit(path.read_bytes())
+            except PictureError as error:
+                yield Prediction(path, {}, str(error))
+                continue
+            with Pillow.open(io.BytesIO(admitted.data)) as picture:
+                pixels = fit(picture, self.input)
+            row = self.probabilities(pixels[None])[0]
+            yield Prediction(path, dict(zip(self.labels, map(float, row), strict=True)))

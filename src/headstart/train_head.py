@@ -1,0 +1,88 @@
+"""First honest step of transfer learning: the trunk is frozen, the new head is fitted on its embeddings."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from headstart import classify, coco, modelfile
+from headstart.compute import prepare
+from headstart.embed import embeddings
+from headstart.errors import missing_file
+from headstart.files import write_json
+from headstart.fit import Batch, Scores, fit, order, steps_of
+from headstart.modelfile import Card
+from headstart.params import ModelParams, Params
+from headstart.pixels import Input
+
+
+def train_head(params: Params, root: Path) -> None:
+    """Write stages/train-head: the pretrained trunk with a trained head, history.csv, metrics.json."""
+    compute = prepare(params.train, params.seed)
+    train, val = coco.read(root / "stages/augment/train.json"), coco.read(root / "stages/split/val.json")
+    card, pretrained, sha256 = _start(params.model, train.labels(), root)
+
+    def trunk() -> nn.Module:
+        from headstart.weights import trunk as build
+
+        network = build(card.backbone)
+        network.load_state_dict(pretrained)
+        return network
+
+    def embed(images: Sequence[coco.Image]) -> Tensor:
+        return embeddings(images, root, trunk=trunk, weights_sha256=sha256, wanted=card.input, compute=compute)
+
+    features, val_features = embed(train.images), embed(val.images)
+    targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
+    torch.manual_seed(params.seed)
+    head = classify.make_head(card.features, len(card.labels), card.head)
+    section = params.train_head
+    weights = classify.class_weights(targets, len(card.labels), section)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        for rows in order(len(features), section.batch_size, params.seed, epoch):
+            yield features[rows], targets[rows]
+
+    @torch.no_grad()
+    def validate() -> Scores:
+        return classify.score(head(val_features), val_targets)
+
+    print(f"train-head: {len(features)} embeddings of {card.features} features, {len(card.labels)} labels")
+    best = fit(
+        head,
+        [{"params": list(head.parameters()), "scale": 1.0}],
+        batches=batches,
+        steps=steps_of(len(features), section.batch_size),
+        loss=lambda logits, wanted: classify.loss(logits, wanted, weights, section.label_smoothing),
+        validate=validate,
+        params=section,
+        history=root / "stages/train-head/history.csv",
+        what="train-head",
+    )
+    tensors = {f"trunk.{name}": tensor for name, tensor in pretrained.items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    modelfile.save(root / "stages/train-head/model.safetensors", tensors, card)
+    write_json(
+        root / "stages/train-head/metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores}
+    )
+
+
+def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor], str]:
+    """The card of the model to be, and the pretrained trunk's tensors with their hash."""
+    folder = root / "stages/weights"
+    if not (folder / "weights.json").is_file():
+        raise missing_file(folder / "weights.json", "run the stage that writes it: dvc repro weights")
+    about = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
+    wanted = Input(**{**about["input"], "size": model.image_size}, resize=model.resize)
+    card = Card(
+        task="classify",
+        backbone=model.backbone,
+        labels=tuple(labels),
+        features=about["features"],
+        head=model.head,
+        input=wanted,
+    )
+    return card, load_file(folder / "pretrained.safetensors"), about["sha256"]
