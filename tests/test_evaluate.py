@@ -73,6 +73,11 @@ def test_a_class_without_test_pictures_has_no_roc_auc_and_no_recall() -> None:
     assert found.per_class["chipped"] == scores.ClassScores(precision=0.0, recall=None, f1=0.0, support=0)
 
 
+def test_many_classes_without_test_pictures_are_not_all_named() -> None:
+    found = scores.score(answer(make_logits(2, 30, seed=0)), NAMES[30], 100, 0)
+    assert found.roc_auc.absent == "no test picture of whole, cracked, chipped and 25 more"
+
+
 def test_a_class_that_is_never_predicted_has_no_precision() -> None:
     found = scores.score(answers_of([[0.8, 0.2], [0.7, 0.3], [0.9, 0.1]], [0, 1, 1]), NAMES[2], 100, 0)
     assert found.per_class["cracked"] == scores.ClassScores(precision=None, recall=0.0, f1=0.0, support=2)

@@ -190,6 +190,10 @@ def test_tables_worked_by_hand() -> None:
     assert counts.rows == (("a", 1, 3), ("b", 2, 0), ("all", 3, 3))
 
 
+def test_large_numbers_are_legible() -> None:
+    assert [report.cell(value) for value in (3371008, 12, "1000", 0.5)] == ["3,371,008", "12", "1000", "0.5"]
+
+
 def test_facts_may_be_few(tmp_path: Path) -> None:
     exam, head_only, fine_tuned, _ = make_exam(tmp_path, 2, 20)
     few = replace(make_facts(exam.labels), notes=(), duplicates={}, licenses={})

@@ -19,7 +19,7 @@ _PAIRS = 10  # kinds of confusion listed
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain values; a number stands to the right."""
+    """A table of plain values; the first column names the row."""
 
     caption: str
     header: tuple[str, ...]
@@ -59,7 +59,7 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "data_uri": data_uri}
+    environment.filters |= {"percent": percent, "cell": cell, "data_uri": data_uri}
     return environment.get_template("report.html.j2").render(
         facts=facts,
         tuned=evaluation.fine_tuned,
@@ -83,6 +83,11 @@ def render(
 def percent(value: float) -> str:
     """A share in words: 0.8651 -> 86.5 %, with a space that does not break."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def cell(value: Cell) -> str:
+    """What stands in a table: whole numbers with their thousands apart, 3371008 -> 3,371,008."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _plain(value: float) -> str:
