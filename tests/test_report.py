@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import tempfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -62,6 +63,12 @@ def make_page(folder: Path, classes: int = 3, pictures: int = 40, names: tuple[s
     return (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report of 40 pictures and 3 classes."""
+    return make_page(tmp_path_factory.mktemp("exam"))
+
+
 def evaluated(head: list[int], tuned: list[int], labels: list[int]) -> tuple[scores.Evaluation, Answers]:
     """The evaluation of models that give these answers, each 90 % sure."""
     models = []
@@ -71,8 +78,7 @@ def evaluated(head: list[int], tuned: list[int], labels: list[int]) -> tuple[sco
     return scores.evaluate(models[0], models[1], NAMES[2], 500, 0), models[1]
 
 
-def test_the_page_needs_no_other_file_and_no_script(tmp_path: Path) -> None:
-    html = make_page(tmp_path)
+def test_the_page_needs_no_other_file_and_no_script(html: str) -> None:
     page = Page(html)
     assert page.open == []
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "a", "form"}
@@ -81,11 +87,11 @@ def test_the_page_needs_no_other_file_and_no_script(tmp_path: Path) -> None:
         for name in ("src", "srcset", "href"):
             assert (attributes.get(name) or "data:").startswith("data:")
     assert not re.search(r"url\(|@import", html)
-    assert str(tmp_path) not in html
+    assert tempfile.gettempdir() not in html
 
 
-def test_every_inline_image_decodes_and_has_words_for_it(tmp_path: Path) -> None:
-    page = Page(make_page(tmp_path))
+def test_every_inline_image_decodes_and_has_words_for_it(html: str) -> None:
+    page = Page(html)
     images = page.all("img")
     assert len(images) == 6 + 4
     assert len(page.all("source")) == 6
@@ -101,8 +107,8 @@ def test_every_inline_image_decodes_and_has_words_for_it(tmp_path: Path) -> None
     assert all(len(attributes["alt"] or "") > 10 for attributes in images)
 
 
-def test_headings_go_down_in_order_and_tables_have_captions(tmp_path: Path) -> None:
-    page = Page(make_page(tmp_path))
+def test_headings_go_down_in_order_and_tables_have_captions(html: str) -> None:
+    page = Page(html)
     assert [tag for tag, _ in page.tags].count("h1") == 1
     assert [tag for tag, _ in page.tags].count("h2") == 11
     assert len(page.all("table")) == len(page.all("caption")) == 8
@@ -122,8 +128,8 @@ def test_a_label_with_html_in_it_stays_text(tmp_path: Path) -> None:
     assert len(page.all("img")) == 10
 
 
-def test_the_page_says_what_it_was_told(tmp_path: Path) -> None:
-    page = Page(make_page(tmp_path))
+def test_the_page_says_what_it_was_told(html: str) -> None:
+    page = Page(html)
     for words in (
         "made up",
         "some_net",
@@ -182,6 +188,10 @@ def test_tables_worked_by_hand() -> None:
     counts = report.counts_table({"train": {"b": 2, "a": 1}, "test": {"a": 3}})
     assert counts.header == ("label", "train", "test")
     assert counts.rows == (("a", 1, 3), ("b", 2, 0), ("all", 3, 3))
+
+
+def test_large_numbers_are_legible() -> None:
+    assert [report.cell(value) for value in (3371008, 12, "1000", 0.5)] == ["3,371,008", "12", "1000", "0.5"]
 
 
 def test_facts_may_be_few(tmp_path: Path) -> None:

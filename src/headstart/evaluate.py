@@ -41,14 +41,14 @@ def write_evaluation(
     training phase, in order.
 
     Raises:
-        UserError: a history or a test picture that the gallery needs is missing or cannot be read.
+        UserError: a history is missing or is none, or a test picture that the gallery needs is missing.
     """
     assert [image.label for image in exam.images] == [exam.labels[c] for c in fine_tuned.test_labels]
     past = {stage: curves.read_history(path) for stage, path in histories.items()}
     head, tuned = answer(head_only), answer(fine_tuned)
     evaluation = scores.evaluate(head, tuned, exam.labels, params.bootstrap, seed)
-    figures = plots.plots(head, tuned, exam.labels, past)
     mistakes = gallery.find(exam.root, exam.images, exam.labels, tuned, params.gallery)
+    figures = plots.plots(head, tuned, exam.labels, past)
 
     for folder in (out / "plots", out / "gallery"):
         if folder.exists():  # DVC clears them; a person who calls this twice should not find a mixture

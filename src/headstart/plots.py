@@ -1,7 +1,7 @@
 """Figures of a classifier's exam as SVG, in a light and a dark version, the same bytes on every run."""
 
 import io
-import textwrap
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from headstart.calibration import Answers, Floats
 from headstart.curves import History, calibration_bins, precision_recall, roc
@@ -19,20 +19,10 @@ from headstart.curves import History, calibration_bins, precision_recall, roc
 _NUMBERED = 40  # up to so many classes each cell of the confusion matrix shows its count
 
 
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one version: paper, ink and lines, and two series that colour-blind people can tell apart."""
-
-    paper: str
-    ink: str
-    lines: str
-    first: str
-    second: str
-
-
-# The series are blue and orange of Okabe & Ito's palette, and differ in line style too.
-LIGHT = Theme(paper="#ffffff", ink="#1f2328", lines="#d1d9e0", first="#0072b2", second="#d55e00")
-DARK = Theme(paper="#151b23", ink="#e6edf3", lines="#3d444d", first="#56b4e9", second="#e69f00")
+# Paper, ink, lines, and two series in blue and orange of Okabe & Ito's palette, which colour-blind people can tell
+# apart; they differ in line style too.
+PAPER, INK, LINES, FIRST, SECOND = LIGHT = ("#ffffff", "#1f2328", "#d1d9e0", "#0072b2", "#d55e00")
+DARK = ("#151b23", "#e6edf3", "#3d444d", "#56b4e9", "#e69f00")
 
 
 @dataclass(frozen=True)
@@ -50,10 +40,10 @@ def plots(
 ) -> dict[str, Plot]:
     """All figures by file stem. Those that the pictures do not allow (a ROC curve of one class) are left out."""
     models = {"fine-tuned": fine_tuned, "head only": head_only}
-    made = {"confusion": _confusion(fine_tuned, names), "reliability": _reliability(fine_tuned)}
+    made = {"confusion": confusion(fine_tuned, names), "reliability": reliability(fine_tuned)}
     curves = {name: (roc(model), precision_recall(model)) for name, model in models.items()}
     if all(len(x) for pair in curves.values() for x, _ in pair):
-        whom = f"of {names[1]!r}" if len(names) == 2 else "mean over the classes"
+        whom = f"of “{names[1]}”" if len(names) == 2 else "mean over the classes"
         rocs = {name: pair[0] for name, pair in curves.items()}
         made["roc"] = _lines(
             f"ROC curve, {whom}", rocs, "share of the others wrongly called it", "share of them found", (0, 1)
@@ -68,77 +58,89 @@ def plots(
     return made
 
 
-def _plot(title: str, alt: str, size: tuple[float, float], draw: Callable[[Figure, Theme], None]) -> Plot:
-    return Plot(title, alt, _svg(size, LIGHT, draw), _svg(size, DARK, draw))
+def _plot(title: str, alt: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Plot:
+    light = _svg(size, draw)
+    dark = dict(zip(LIGHT, DARK, strict=True))
+    recoloured = re.sub(r"((?:fill|stroke): )(#\w{6})", lambda found: found[1] + dark[found[2]], light)
+    return Plot(title, alt, light.encode(), recoloured.encode())
 
 
-def _svg(size: tuple[float, float], theme: Theme, draw: Callable[[Figure, Theme], None]) -> bytes:
+def _svg(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     """Draw and render without pyplot's global state; no date and fixed ids, so that equal figures are equal bytes."""
     style: dict[Any, Any] = {
         "svg.hashsalt": "headstart",
         "svg.fonttype": "none",  # text stays text: smaller, searchable, and in any script the reader's fonts have
         "text.parse_math": False,  # a label may hold a $
-        "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
-        "grid.color": theme.lines,
-        "axes.edgecolor": theme.lines,
-        "axes.facecolor": theme.paper,
-        "figure.facecolor": theme.paper,
+        "grid.color": LINES,
+        "axes.edgecolor": LINES,
         "legend.frameon": False,
-    } | dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink)
+    } | dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     with matplotlib.style.context(["default", style]), warnings.catch_warnings():
         # Only the measuring of text lacks the glyph: the reader's browser draws it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure, theme)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
 
 
-def _confusion(answers: Answers, names: Sequence[str]) -> Plot:
+def confusion(answers: Answers, names: Sequence[str]) -> Plot:
+    """Counts by true and predicted class; the colour is the share of the true class."""
     counts, classes = answers.confusion, len(names)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(max(2.6, 0.34 * classes), 0.2 * classes + 8)
-    shown = [textwrap.shorten(name, 24, placeholder="…") if len(name) > 24 else name for name in names]
+    numbered = classes <= _NUMBERED
+    side = max(2.6, (0.27 if numbered else 0.16) * classes)
+    size = 10 if classes <= 8 else 8 if numbered else 7
+    shown = [_short(name) for name in names]
 
-    def draw(figure: Figure, theme: Theme) -> None:
-        axes = figure.add_subplot()
-        axes.imshow(share, cmap=LinearSegmentedColormap.from_list("share", [theme.paper, theme.first]), vmin=0, vmax=1)
-        axes.set_xticks(range(classes), shown, rotation=0 if classes == 2 else 90)
-        axes.set_yticks(range(classes), shown)
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot(aspect="equal", xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
         axes.set(xlabel="the model said", ylabel="it really is")
+        axes.set_xticks(range(classes), shown, rotation=0 if classes == 2 else 90, fontsize=size)
+        axes.set_yticks(range(classes), shown, fontsize=size)
         axes.grid(visible=False)
-        if classes <= _NUMBERED:
-            for row, column in zip(*np.nonzero(counts), strict=True):
-                colour = theme.paper if share[row, column] > 0.5 else theme.ink
-                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
+        for row, column in np.argwhere(counts):
+            # One picture of a thousand is still seen.
+            depth = 0.07 + 0.93 * share[row, column]
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=FIRST, alpha=depth, linewidth=0))
+            if numbered:
+                colour = PAPER if depth > 0.5 else INK
+                number = str(counts[row, column])
+                axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=size)
 
     wrong = int(counts.sum() - np.trace(counts))
     alt = f"Confusion matrix: {int(np.trace(counts))} of {int(counts.sum())} pictures on the diagonal, {wrong} off it."
     return _plot("Confusion matrix of the fine-tuned model", alt, (side + 1.8, side + 1.2), draw)
 
 
-def _reliability(answers: Answers) -> Plot:
+def _short(name: str) -> str:
+    """At most 24 characters of a label, with its end, where numbered labels differ."""
+    return name if len(name) <= 24 else f"{name[:14]}…{name[-9:]}"
+
+
+def reliability(answers: Answers) -> Plot:
+    """Share of right answers against stated confidence, before and after calibration, with the pictures in each bin."""
     before, after = (calibration_bins(answers, p) for p in (answers.raw, answers.calibrated))
 
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         axes, counts = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-        axes.plot([0, 1], [0, 1], color=theme.ink, linewidth=0.8, linestyle=":", label="perfect")
-        axes.plot(before.confidence, before.accuracy, "s--", color=theme.second, label="as trained")
-        axes.plot(after.confidence, after.accuracy, "o-", color=theme.first, label="calibrated")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect")
+        axes.plot(before.confidence, before.accuracy, "s--", color=SECOND, label="as trained")
+        axes.plot(after.confidence, after.accuracy, "o-", color=FIRST, label="calibrated")
         axes.set(ylabel="share that was right", ylim=(-0.02, 1.02), xlim=(0, 1.02))
         axes.legend(loc="best")
-        counts.bar(after.confidence, after.pictures, width=0.03, color=theme.first)
+        counts.bar(after.confidence, after.pictures, width=0.03, color=FIRST)
         counts.set(xlabel="how sure the model said it was", ylabel="pictures")
 
     alt = (
         "Reliability diagram: share of right answers against stated confidence, before and after calibration "
         f"(temperature {answers.temperature:.2f}). On the diagonal, confidence can be taken at its word."
     )
-    return _plot("Can its confidence be believed?", alt, (4.4, 4.6), draw)
+    return _plot("Confidence and right answers", alt, (4.4, 4.6), draw)
 
 
 def _lines(
@@ -148,11 +150,11 @@ def _lines(
     y_label: str,
     diagonal: tuple[float, float] | None = None,
 ) -> Plot:
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         if diagonal:
-            axes.plot(diagonal, diagonal, color=theme.ink, linewidth=0.8, linestyle=":", label="guessing")
-        for (name, (x, y)), style, colour in zip(series.items(), ("-", "--"), (theme.first, theme.second), strict=True):
+            axes.plot(diagonal, diagonal, color=INK, linewidth=0.8, linestyle=":", label="guessing")
+        for (name, (x, y)), style, colour in zip(series.items(), ("-", "--"), (FIRST, SECOND), strict=True):
             axes.plot(x, y, style, color=colour, label=name)
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="best")
@@ -167,15 +169,15 @@ def _training(stage: str, history: History, top: float) -> Plot:
     def series(axes: Axes, values: Sequence[float], style: str, colour: str, label: str) -> None:
         axes.plot(history.epoch, values, style, color=colour, label=label, markersize=4)
 
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         loss, accuracy, rate = figure.subplots(3, 1, height_ratios=[3, 3, 1.2], sharex=True)
-        series(loss, history.train_loss, "s--", theme.second, "training")
-        series(loss, history.val_loss, "o-", theme.first, "validation")
+        series(loss, history.train_loss, "s--", SECOND, "training")
+        series(loss, history.val_loss, "o-", FIRST, "validation")
         loss.set(ylabel="loss", ylim=(0, top * 1.05))
         loss.legend(loc="best")
-        series(accuracy, history.val_accuracy, "o-", theme.first, "validation")
+        series(accuracy, history.val_accuracy, "o-", FIRST, "validation")
         accuracy.set(ylabel="accuracy", ylim=(-0.02, 1.02))
-        series(rate, history.lr, "-", theme.ink, "learning rate")
+        series(rate, history.lr, "-", INK, "learning rate")
         rate.set(ylabel="rate", xlabel="epoch", ylim=(0, None))
         rate.xaxis.get_major_locator().set_params(integer=True)
 
@@ -184,4 +186,4 @@ def _training(stage: str, history: History, top: float) -> Plot:
         f"Training curves of {stage}, {len(history.epoch)} epochs: validation loss from {history.val_loss[0]:.3f} "
         f"to {history.val_loss[-1]:.3f}, best validation accuracy {best:.3f}."
     )
-    return _plot(f"Training: {stage}", alt, (4.4, 5.4), draw)
+    return _plot(f"Phase {stage}", alt, (4.4, 5.4), draw)

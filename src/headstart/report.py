@@ -19,7 +19,7 @@ _PAIRS = 10  # kinds of confusion listed
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain values; a number stands to the right."""
+    """A table of plain values; the first column names the row."""
 
     caption: str
     header: tuple[str, ...]
@@ -59,7 +59,7 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "data_uri": data_uri}
+    environment.filters |= {"percent": percent, "cell": cell, "data_uri": data_uri}
     return environment.get_template("report.html.j2").render(
         facts=facts,
         tuned=evaluation.fine_tuned,
@@ -73,6 +73,7 @@ def render(
             _listing("Their licences", "licence", facts.licenses),
             _listing("Duplicates found", "kind", facts.duplicates),
         ],
+        calibration=calibration(evaluation.fine_tuned.temperature),
         plots=plots,
         mistakes=mistakes,
         wrong=int(len(answers.labels) - answers.correct.sum()),
@@ -82,6 +83,11 @@ def render(
 def percent(value: float) -> str:
     """A share in words: 0.8651 -> 86.5 %, with a space that does not break."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def cell(value: Cell) -> str:
+    """What stands in a table: whole numbers with their thousands apart, 3371008 -> 3,371,008."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _plain(value: float) -> str:
@@ -136,7 +142,7 @@ def verdict(evaluation: Evaluation, answers: Answers, labels: Sequence[str]) -> 
     sentences = [
         f"The model is right on {value} of {pictures} that it never saw while it learned.",
         f"On pictures of the same kind its true share probably lies between {interval.replace(' to ', ' and ')} "
-        "(95\N{NO-BREAK SPACE}% interval: these pictures are a sample, another would say something else).",
+        "(95\N{NO-BREAK SPACE}% interval: another sample of pictures would give a somewhat different figure).",
         f"Always answering “{labels[int(common.argmax())]}” would be right on {percent(common.max() / common.sum())}.",
         _gain(evaluation.difference),
     ]
@@ -168,6 +174,17 @@ def _gain(difference: Estimate) -> str:
     )
 
 
+def calibration(temperature: float) -> str:
+    """What the fitted temperature means."""
+    if temperature == 1:
+        return "Its confidence is left as it is: without a mistake on the validation pictures there is nothing to fit."
+    was = "too sure of itself" if temperature > 1 else "less sure than it could be"
+    return (
+        "Calibration divides its logits by one number, the temperature, fitted on the validation pictures: "
+        f"{temperature:.2f}. As trained it was {was} there. No answer changes by it, only how sure it sounds."
+    )
+
+
 def class_table(scores: Scores) -> Table:
     """Precision, recall and F1 of each label."""
     rows: list[tuple[Cell, ...]] = []
@@ -175,9 +192,8 @@ def class_table(scores: Scores) -> Table:
         shares = ["–" if value is None else percent(value) for value in (one.recall, one.precision, one.f1)]
         rows.append((name, *shares, one.support))
     return Table(
-        "Fine-tuned model, label by label. Recall: share of this label's pictures that were found. "
-        "Precision: share of right ones among those called so. F1: both in one figure.",
-        ("label", "recall", "precision", "F1", "test pictures"),
+        "The fine-tuned model, label by label",
+        ("label", "recall", "precision", "F1", "pictures"),
         tuple(rows),
     )
 

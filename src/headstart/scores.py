@@ -117,7 +117,10 @@ def _point(answers: Answers) -> dict[str, float]:
 
 def _no_roc_auc(answers: Answers, names: Sequence[str]) -> str:
     missing = [name for number, name in enumerate(names) if number not in answers.labels]
-    return f"no test picture of {', '.join(missing)}" if missing else ""
+    if not missing:
+        return ""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"no test picture of {', '.join(missing[:3])}{more}"
 
 
 def _per_class(answers: Answers, names: Sequence[str]) -> dict[str, ClassScores]:
