@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def draw(params: AugmentParams, *key: object) -> Draw:
     """The change that belongs to a key (seed, picture, epoch or copy): the same on any machine, in any order."""
     digest = hashlib.sha256("|".join(map(str, key)).encode()).digest()
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-    signed = rng.uniform(-1, 1, 9)
+    signed = rng.uniform(-1, 1, 9).tolist()
     chance = rng.uniform(0, 1, 2)
     return Draw(
         mirror=bool(chance[0] < params.horizontal_flip),
@@ -70,7 +70,7 @@ def apply(picture: Tensor, drawn: Draw) -> Tensor:
     x = V.vertical_flip(x) if drawn.upside_down else x
     height, width = x.shape[-2:]
     if any((drawn.rotation, drawn.shift_x, drawn.shift_y, drawn.shear)) or drawn.zoom != 1:
-        pad = min(height, width) - 1
+        pad = min(_margin(drawn, width, height), width - 1, height - 1)
         x = V.pad(x, [pad], padding_mode="reflect")
         x = V.affine(
             x,
@@ -92,6 +92,13 @@ def apply(picture: Tensor, drawn: Draw) -> Tensor:
     return x
 
 
+def _margin(drawn: Draw, width: int, height: int) -> int:
+    """How far outside the frame, in pixels, the changed picture's corners look."""
+    corners = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]])
+    seen = float(np.abs(np.array(_theta(replace(drawn, mirror=False, upside_down=False))) @ corners).max()) - 1
+    return max(1, math.ceil(seen * max(width, height) / 2) + 1)
+
+
 def apply_batch(pictures: Tensor, draws: Sequence[Draw]) -> Tensor:
     """The same changes as `apply`, on a batch (n, 3, s, s) of floats in 0..1 on any device, in a few passes.
 
@@ -100,11 +107,11 @@ def apply_batch(pictures: Tensor, draws: Sequence[Draw]) -> Tensor:
     device = pictures.device
 
     def column(values: Iterable[float]) -> Tensor:
-        return torch.tensor(list(values), device=device).reshape(-1, 1, 1, 1)
+        return torch.tensor(list(values), dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
 
     x = pictures
     if any(d.mirror or d.upside_down or d.rotation or d.shift_x or d.shift_y or d.shear or d.zoom != 1 for d in draws):
-        theta = torch.tensor([_theta(d) for d in draws], device=device)
+        theta = torch.tensor([_theta(d) for d in draws], dtype=torch.float32, device=device)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     if any(d.brightness != 1 for d in draws):
@@ -157,6 +164,7 @@ def augment(params: Params, root: Path) -> None:
     def copies(image: coco.Image) -> list[coco.Image]:
         return [_store(image, number, params, root) for number in range(params.augment.copies)]
 
+    torch.set_num_threads(1)  # the pictures share the cores among them
     made = [copy for some in each(copies, originals, "copies") for copy in some]
     first = max((image.id for image in originals), default=0) + 1
     numbered = [copy.model_copy(update={"id": first + offset}) for offset, copy in enumerate(made)]

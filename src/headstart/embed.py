@@ -46,7 +46,7 @@ def embeddings(
     found = _read(folder)
     lacking = list({image.sha256: image for image in images if image.sha256 not in found}.values())
     if lacking:
-        # Folded, because batch norm by itself costs more than the convolutions (bf16, two cores: 164 pictures/s, else 25).
+        # Folded: batch norm by itself costs more than the convolutions (bf16, two cores: 25 pictures/s, folded 164).
         network = compute.place(fold(trunk(), wanted.size)[0].requires_grad_(False))
         shards = [lacking[start : start + BATCH * SHARD] for start in range(0, len(lacking), BATCH * SHARD)]
         for shard in track(shards, "embed pictures", len(shards)):

@@ -52,14 +52,14 @@ def fit(
         loss: (network's output, targets) -> scalar.
         validate: scores of the network as it is, val_loss among them.
         params: epochs, rate, schedule.
-        history: where history.csv goes, one row an epoch; row 0 is the network as it came.
+        history: where history.csv goes, one row an epoch.
         what: the stage's name, for the lines printed.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay)
     average = [parameter.detach().clone() for parameter in trained]
     network.eval()
-    rows = [{"epoch": 0, "lr": 0.0, "train_loss": math.nan, **validate()}]
+    rows: list[dict[str, float]] = []
     best, kept = Best(0, 0, validate()), _snapshot(network)
     for epoch in range(1, params.epochs + 1):
         begin = time.perf_counter()
@@ -110,7 +110,7 @@ def fit(
         f"  kept epoch {best.epoch}: val loss {best.scores['val_loss']:.4f}, "
         f"val accuracy {best.scores['val_accuracy']:.4f}"
     )
-    return Best(best.epoch, len(rows) - 1, best.scores)
+    return Best(best.epoch, len(rows), best.scores)
 
 
 def schedule(step: int, steps: int, params: FitParams) -> float:
@@ -143,7 +143,7 @@ def _csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: "" if math.isnan(value) else f"{value:.6g}" for key, value in row.items()} for row in rows)
+    writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -37,6 +37,7 @@ def train_head(params: Params, root: Path) -> None:
 
     features, val_features = embed(train.images), embed(val.images)
     targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
+    torch.set_num_threads(1)  # a step is too small to be worth dividing
     torch.manual_seed(params.seed)
     head = classify.make_head(card.features, len(card.labels), card.head)
     section = params.train_head
