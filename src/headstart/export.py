@@ -125,7 +125,8 @@ def _write_card(path: Path, card: Card, metrics: dict[str, Any], parity: dict[st
     environment = jinja2.Environment(  # noqa: S701 (Markdown: nothing to escape)
         loader=jinja2.PackageLoader("headstart"), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters["digits"] = lambda value, digits: "none" if value is None else f"{value:.{digits}f}"
+    # A figure that the exam could not give (precision of a label never predicted) is not among the metrics.
+    environment.filters["digits"] = lambda value, digits: f"{value:.{digits}f}" if isinstance(value, float) else "none"
     text = environment.get_template("model_card.md.j2").render(
         card=card,
         test=metrics["test"],
