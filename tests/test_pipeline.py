@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,9 +70,8 @@ class Project:
         said = self.run("dvc", "repro")
         return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
 
-    def json(self, name: str) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = json.loads((self.folder / name).read_text())
-        return found
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
 
     def runs(self) -> list[dict[str, float]]:
         client = MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
@@ -173,7 +173,7 @@ def test_a_slice_of_the_real_sample(tmp_path: Path) -> None:
     project.run("dvc", "add", "-q", "data")
     assert project.repro() == ALL
     assert project.json("stages/evaluate/metrics.json")["test"]["accuracy"] > 0.4
-    assert project.json("stages/weights/weights.json")["name"] == "tf_efficientnet_lite0"  # type: ignore[comparison-overlap]
+    assert project.json("stages/weights/weights.json")["name"] == "tf_efficientnet_lite0"
 
 
 def pulled_table(folder: Path) -> Path:
