@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from headstart import tracking
+from headstart import mlflow_store, tracking
 from headstart.params import Params
 
 EPOCHS = {"train-head": 3, "fine-tune": 2}
@@ -31,9 +31,9 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for variable in list(os.environ):
         if variable.startswith(("MLFLOW_", "DVC_", "GIT_")) or variable == "RANK":
             monkeypatch.delenv(variable)
-    for variable, value in tracking.ENVIRONMENT.items():  # recorded here, so undone after the test
+    for variable, value in mlflow_store.ENVIRONMENT.items():  # recorded here, so undone after the test
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(tracking, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(mlflow_store, "LOCK_SECONDS", 0.1)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "params.yaml").write_text("# as the user wrote it\n")
     return tmp_path
@@ -168,11 +168,11 @@ def test_edited_params_start_a_run_that_replays_what_dvc_did_not_execute(root: P
 def test_comments_and_tracking_settings_make_no_variant(root: Path) -> None:
     execute(root, ["fetch"], make_params())
     (root / "params.yaml").write_text("# another comment\n")
-    execute(root, ["weights"], make_params(tracking={"uri": f"sqlite:///{root / 'mlflow.db'}"}))
+    execute(root, ["split"], make_params(tracking={"uri": f"sqlite:///{root / 'mlflow.db'}"}))
     assert len(runs(root)) == 1
     (root / "data.dvc").write_text("outs: [{md5: changed}]")
-    execute(root, ["fetch"], make_params())
-    assert len(runs(root)) == 2
+    execute(root, ["augment"], make_params())
+    assert [stages_in(run) for run in runs(root)] == [["fetch", "split"], ["fetch", "split", "augment"]]
 
 
 def test_other_results_of_the_same_variant_start_a_complete_run(root: Path) -> None:
@@ -191,7 +191,19 @@ def test_equal_results_add_nothing(root: Path, capfd: pytest.CaptureFixture[str]
     execute(root, ["train-head"], make_params())  # say, after a change of comments in its code
     (after,) = runs(root)
     assert after.to_dictionary() == before.to_dictionary()
-    assert "already holds these results of train-head" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert err == f"MLflow: run '{before.info.run_name}' already holds these results of train-head\n"
+
+
+def test_edit_without_effect_begins_no_run_until_a_later_stage_differs(root: Path) -> None:
+    execute(root, tracking.STAGES, make_params())
+    edited = make_params(fetch={"sources": [{"table": "data/cells.csv"}], "max_failed": 5})
+    execute(root, ["fetch"], edited)  # the same pictures: DVC skips what comes after
+    assert len(runs(root)) == 1
+    execute(root, ["fine-tune"], edited, score=0.9)
+    _, second = runs(root)
+    assert stages_in(second) == ["fetch", "weights", "split", "augment", "train-head", "fine-tune"]
+    assert second.data.params["fetch.max_failed"] == "5"
 
 
 def test_run_whose_earlier_stages_have_changed_does_not_go_on(root: Path) -> None:
@@ -246,11 +258,11 @@ def test_failure_leaves_a_complete_run_alone(root: Path) -> None:
 
 
 def test_experiment_names_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(root, ["fetch"], make_params())
+    execute(root, ["fetch", "split"], make_params(), score=0.1)
     monkeypatch.setenv("DVC_EXP_NAME", "gaudy-sofa")
-    execute(root, ["weights"], make_params())
+    execute(root, ["split"], make_params(), score=0.2)
     # The same name with other params, as after `dvc exp run --force --name`: MLflow's params cannot change.
-    execute(root, ["weights"], make_params(lr=0.5))
+    execute(root, ["split"], make_params(lr=0.5), score=0.3)
     _, second, third = runs(root)
     assert second.info.run_name == second.data.tags["headstart.variant"] == "gaudy-sofa"
     assert third.data.tags["headstart.variant"] == "gaudy-sofa"
