@@ -298,6 +298,27 @@ def test_environment_wins_over_params(root: Path, monkeypatch: pytest.MonkeyPatc
     assert not runs(root)
 
 
+def test_stage_recorded_by_half_is_recorded_whole_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", no_space)
+        execute(root, ["train-head"], make_params())
+    assert capfd.readouterr().err == "warning: MLflow did not record train-head: [Errno 28] No space left on device\n"
+    assert stages_in(runs(root)[0]) == []
+
+    execute(root, ["fine-tune"], make_params())
+    (run,) = runs(root)
+    assert stages_in(run) == ["train-head", "fine-tune"]
+    history = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(
+        run.info.run_id, "train_head/train_loss"
+    )
+    assert [point.step for point in history] == [1, 2, 3]  # none of them twice
+
+
 def test_long_values_and_histories_fit(root: Path) -> None:
     sources = [{"folder": f"data/class-{index:03d}"} for index in range(100)]
     leave_files(root, "train-head")

@@ -1,5 +1,6 @@
 """The MLflow store: which one it is, and reaching it in seconds or not at all."""
 
+import json
 import logging
 import os
 import sqlite3
@@ -19,6 +20,25 @@ ENVIRONMENT = {  # unless the user says otherwise: a server that is down costs s
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+# MLflow's page shows neither a metric nor a param until one picks columns. A saved view has them picked; it opens from
+# the page's menu, or at #/experiments/<id>/runs?workflowType=machine_learning&viewStateShareKey=headstart
+COLUMNS = (
+    "metrics.`test/accuracy`",
+    "metrics.`test/AP50`",
+    "metrics.`head_only/accuracy`",
+    "metrics.`head_only/AP50`",
+    "params.`model.backbone`",
+    "params.`train_head.lr`",
+    "params.`fine_tune.lr`",
+    "params.`fine_tune.freeze_depth`",
+)
+VIEW = {"name": "Results", "createdAt": 0, "updatedAt": 0, "state": json.dumps({"selectedColumns": COLUMNS})}
+EXPERIMENT_TAGS = {
+    "mlflow.note.content": "A row is one variant of the pipeline. Switch to Model training, then open Views, Results.",
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.headstart": json.dumps(VIEW),
 }
 
 
@@ -58,7 +78,7 @@ def experiment(client: "MlflowClient", params: TrackingParams, home: Path) -> st
     if (found := client.get_experiment_by_name(name)) is None:
         folder = None if _remote(client.tracking_uri) else (home / "mlartifacts").as_uri()
         try:
-            return str(client.create_experiment(name, folder))
+            return str(client.create_experiment(name, folder, EXPERIMENT_TAGS))
         except MlflowException:
             if (found := client.get_experiment_by_name(name)) is None:  # else another pipeline made it just now
                 raise
