@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+import test_records
 from headstart import mlflow_store, tracking
 from headstart.params import Params
 
@@ -19,41 +22,47 @@ EPOCHS = {"train-head": 3, "fine-tune": 2}
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them costs seconds, copying them nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+def made_together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that two pipelines have made at once; what they had to say is in *.err.
+
+    Making MLflow's tables costs seconds, so all other tests work on copies of this one.
+    """
+    home = tmp_path_factory.mktemp("store")
+    code = (
+        "import sys, test_tracking as t; from pathlib import Path\n"
+        "t.execute(Path(sys.argv[1]), t.tracking.STAGES, t.make_params(), score=float(sys.argv[2]))"
+    )
+    folders = [Path(__file__).parent, Path(tracking.__file__).parents[1]]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_") and key != "RANK"}
+    environment |= {
+        "DVC_ROOT": str(home),
+        "MLFLOW_EXPERIMENT_NAME": "together",
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+    }
+    pipelines = []
+    for name, score in {"one": "0.1", "two": "0.2"}.items():
+        with (home / f"{name}.err").open("w") as err:
+            command = [sys.executable, "-W", "ignore", "-c", code, str(home / name), score]
+            pipelines.append(subprocess.Popen(command, env=environment | {"DVC_EXP_NAME": name}, stderr=err))
+    assert [pipeline.wait(120) for pipeline in pipelines] == [0, 0]
+    return home
 
 
 @pytest.fixture
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, made_together: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in list(os.environ):
         if variable.startswith(("MLFLOW_", "DVC_", "GIT_")) or variable == "RANK":
             monkeypatch.delenv(variable)
     for variable, value in mlflow_store.ENVIRONMENT.items():  # recorded here, so undone after the test
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr(mlflow_store, "LOCK_SECONDS", 0.1)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    shutil.copy(made_together / "mlflow.db", tmp_path)
     (tmp_path / "params.yaml").write_text("# as the user wrote it\n")
     return tmp_path
 
 
 def make_params(lr: float = 0.001, **changes: Any) -> Params:
-    values: dict[str, Any] = {
-        "task": "classify",
-        "seed": 0,
-        "model": {"backbone": "tiny_net", "weights": "none", "image_size": 32},
-        "fetch": {"sources": [{"table": "data/cells.csv"}, {"folder": "data/hike", "split": "test"}]},
-        "split": {},
-        "augment": {},
-        "train": {},
-        "train_head": {"epochs": 3, "lr": lr},
-        "fine_tune": {"epochs": 2, "lr": 0.0001, "freeze_depth": 1},
-        "evaluate": {},
-        "export": {},
-    }
-    return Params.model_validate(values | changes)
+    return test_records.make_params(train_head={"epochs": 3, "lr": lr}, **changes)
 
 
 def leave_files(root: Path, name: str, score: float = 0.5) -> None:
@@ -277,6 +286,15 @@ def test_copy_under_dvc_tmp_records_at_the_repository_root(root: Path, monkeypat
     (run,) = runs(root)
     assert files_in(root, run) == ["train-head/history.csv", "train-head/model.safetensors"]
     assert not (copy / "mlflow.db").exists()
+
+
+def test_two_pipelines_at_once_make_a_database_and_two_complete_runs(made_together: Path) -> None:
+    assert not any("warning" in path.read_text() for path in made_together.glob("*.err"))
+    found = runs(made_together, "together")
+    assert {run.info.run_name for run in found} == {"one", "two"}
+    assert [stages_in(run) for run in found] == [list(tracking.STAGES)] * 2
+    left = {path.name for path in made_together.iterdir()}
+    assert left == {"mlflow.db", "mlartifacts", "one", "one.err", "two", "two.err"}
 
 
 def test_two_workspaces_never_share_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,24 +51,21 @@ def connect(params: TrackingParams, home: Path) -> "MlflowClient":
     Raises:
         Exception: whatever MLflow, its database or the network comes up with.
     """
-    uri = _uri(params, home)
-    if uri.startswith("sqlite:///"):
-        # Ask SQLite itself first: it says in a few words and at once that a database is locked, read-only or damaged.
-        path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as database:
-            database.execute("BEGIN IMMEDIATE")
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    from mlflow.tracking import MlflowClient  # 1.5 s, so only once the stage's work is done
-
-    for noisy in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    if not _remote(uri):
+    uri = _uri(params, home)
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not path.exists():
+            _make_database(path)
+        # Ask SQLite itself first: it says in a few words and at once that a database is locked, read-only or damaged.
+        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+    elif not _remote(uri):
         from mlflow.store.db import utils
 
         utils.MAX_RETRY_COUNT = 3  # ten by default, which is 100 s of waiting for a database that is not there
-    return MlflowClient(tracking_uri=uri)
+    return _client(uri)
 
 
 def experiment(client: "MlflowClient", params: TrackingParams, home: Path) -> str:
@@ -83,6 +81,32 @@ def experiment(client: "MlflowClient", params: TrackingParams, home: Path) -> st
             if (found := client.get_experiment_by_name(name)) is None:  # else another pipeline made it just now
                 raise
     return str(found.experiment_id)
+
+
+def _client(uri: str) -> "MlflowClient":
+    from mlflow.tracking import MlflowClient  # 1.5 s, so only once the stage's work is done
+
+    for noisy in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make the database beside its place and move it there whole.
+
+    MLflow makes it in place, in dozens of migrations; two pipelines at once, or one that is killed meanwhile, would
+    leave a database that nothing opens any more.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        _client(f"sqlite:///{part.as_posix()}")
+        try:
+            path.hardlink_to(part)  # unlike a rename, this never replaces the database of a faster pipeline
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            part.replace(path)
 
 
 def _uri(params: TrackingParams, home: Path) -> str:

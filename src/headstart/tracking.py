@@ -98,11 +98,12 @@ def _record(name: str, params: Params, root: Path, began: int, error: BaseExcept
     pipeline = _Pipeline.connect(params, root)
     digests = {each: records.digest(root / "stages" / each) for each in [*upstream(name), name]}
     digests = {each: digest for each, digest in digests.items() if digest and not (error and each == name)}
-    if not error and (run := pipeline.run_holding(digests)):
-        print(f"MLflow: run {run.info.run_name!r} already holds these results of {name}", file=sys.stderr)
+    run = pipeline.run_to_go_on(name, digests)
+    if not run and not error and (other := pipeline.run_holding(digests)):
+        print(f"MLflow: run {other.info.run_name!r} already holds these results of {name}", file=sys.stderr)
         return
 
-    run = pipeline.run_to_go_on(name, digests) or pipeline.new_run(began)
+    run = run or pipeline.new_run(began)
     for each, digest in digests.items():
         if STAGE_TAG + each not in run.data.tags:
             pipeline.log_stage(run.info.run_id, each, digest)
@@ -142,8 +143,7 @@ class _Pipeline:
 
     def run_holding(self, digests: dict[str, str]) -> "Run | None":
         """A run of this workspace, whatever its variant, that holds all these results."""
-        found = self._search({STAGE_TAG + each: digest for each, digest in digests.items()})
-        return found[0] if found else None
+        return next(iter(self._search({STAGE_TAG + each: digest for each, digest in digests.items()})), None)
 
     def run_to_go_on(self, name: str, digests: dict[str, str]) -> "Run | None":
         """The newest run of this variant that lacks the stage and contradicts nothing on disk."""
@@ -156,8 +156,7 @@ class _Pipeline:
 
     def new_run(self, began: int) -> "Run":
         earlier = len(self._runs_of_variant())
-        named = self.variant != self.inputs
-        title = self.variant if named else f"{self.params.model.backbone} {self.inputs[:6]}"
+        title = os.environ.get("DVC_EXP_NAME") or f"{self.params.model.backbone} {self.inputs[:6]}"
         tags = {
             "headstart.variant": self.variant,
             "headstart.inputs": self.inputs,
