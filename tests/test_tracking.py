@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,48 +14,55 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from headstart import tracking
+import test_records
+from headstart import mlflow_store, tracking
 from headstart.params import Params
 
 EPOCHS = {"train-head": 3, "fine-tune": 2}
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them costs seconds, copying them nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+def made_together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that two pipelines have made at once; what they had to say is in *.err.
+
+    Making MLflow's tables costs seconds, so all other tests work on copies of this one.
+    """
+    home = tmp_path_factory.mktemp("store")
+    code = (
+        "import sys, test_tracking as t; from pathlib import Path\n"
+        "t.execute(Path(sys.argv[1]), t.tracking.STAGES, t.make_params(), score=float(sys.argv[2]))"
+    )
+    folders = [Path(__file__).parent, Path(tracking.__file__).parents[1]]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_") and key != "RANK"}
+    environment |= {
+        "DVC_ROOT": str(home),
+        "MLFLOW_EXPERIMENT_NAME": "together",
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+    }
+    pipelines = []
+    for name, score in {"one": "0.1", "two": "0.2"}.items():
+        with (home / f"{name}.err").open("w") as err:
+            command = [sys.executable, "-W", "ignore", "-c", code, str(home / name), score]
+            pipelines.append(subprocess.Popen(command, env=environment | {"DVC_EXP_NAME": name}, stderr=err))
+    assert [pipeline.wait(120) for pipeline in pipelines] == [0, 0]
+    return home
 
 
 @pytest.fixture
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, made_together: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in list(os.environ):
         if variable.startswith(("MLFLOW_", "DVC_", "GIT_")) or variable == "RANK":
             monkeypatch.delenv(variable)
-    for variable, value in tracking.ENVIRONMENT.items():  # recorded here, so undone after the test
+    for variable, value in mlflow_store.ENVIRONMENT.items():  # recorded here, so undone after the test
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(tracking, "LOCK_SECONDS", 0.1)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setattr(mlflow_store, "LOCK_SECONDS", 0.1)
+    shutil.copy(made_together / "mlflow.db", tmp_path)
     (tmp_path / "params.yaml").write_text("# as the user wrote it\n")
     return tmp_path
 
 
 def make_params(lr: float = 0.001, **changes: Any) -> Params:
-    values: dict[str, Any] = {
-        "task": "classify",
-        "seed": 0,
-        "model": {"backbone": "tiny_net", "weights": "none", "image_size": 32},
-        "fetch": {"sources": [{"table": "data/cells.csv"}, {"folder": "data/hike", "split": "test"}]},
-        "split": {},
-        "augment": {},
-        "train": {},
-        "train_head": {"epochs": 3, "lr": lr},
-        "fine_tune": {"epochs": 2, "lr": 0.0001, "freeze_depth": 1},
-        "evaluate": {},
-        "export": {},
-    }
-    return Params.model_validate(values | changes)
+    return test_records.make_params(train_head={"epochs": 3, "lr": lr}, **changes)
 
 
 def leave_files(root: Path, name: str, score: float = 0.5) -> None:
@@ -168,11 +177,11 @@ def test_edited_params_start_a_run_that_replays_what_dvc_did_not_execute(root: P
 def test_comments_and_tracking_settings_make_no_variant(root: Path) -> None:
     execute(root, ["fetch"], make_params())
     (root / "params.yaml").write_text("# another comment\n")
-    execute(root, ["weights"], make_params(tracking={"uri": f"sqlite:///{root / 'mlflow.db'}"}))
+    execute(root, ["split"], make_params(tracking={"uri": f"sqlite:///{root / 'mlflow.db'}"}))
     assert len(runs(root)) == 1
     (root / "data.dvc").write_text("outs: [{md5: changed}]")
-    execute(root, ["fetch"], make_params())
-    assert len(runs(root)) == 2
+    execute(root, ["augment"], make_params())
+    assert [stages_in(run) for run in runs(root)] == [["fetch", "split"], ["fetch", "split", "augment"]]
 
 
 def test_other_results_of_the_same_variant_start_a_complete_run(root: Path) -> None:
@@ -191,7 +200,19 @@ def test_equal_results_add_nothing(root: Path, capfd: pytest.CaptureFixture[str]
     execute(root, ["train-head"], make_params())  # say, after a change of comments in its code
     (after,) = runs(root)
     assert after.to_dictionary() == before.to_dictionary()
-    assert "already holds these results of train-head" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert err == f"MLflow: run '{before.info.run_name}' already holds these results of train-head\n"
+
+
+def test_edit_without_effect_begins_no_run_until_a_later_stage_differs(root: Path) -> None:
+    execute(root, tracking.STAGES, make_params())
+    edited = make_params(fetch={"sources": [{"table": "data/cells.csv"}], "max_failed": 5})
+    execute(root, ["fetch"], edited)  # the same pictures: DVC skips what comes after
+    assert len(runs(root)) == 1
+    execute(root, ["fine-tune"], edited, score=0.9)
+    _, second = runs(root)
+    assert stages_in(second) == ["fetch", "weights", "split", "augment", "train-head", "fine-tune"]
+    assert second.data.params["fetch.max_failed"] == "5"
 
 
 def test_run_whose_earlier_stages_have_changed_does_not_go_on(root: Path) -> None:
@@ -246,11 +267,11 @@ def test_failure_leaves_a_complete_run_alone(root: Path) -> None:
 
 
 def test_experiment_names_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(root, ["fetch"], make_params())
+    execute(root, ["fetch", "split"], make_params(), score=0.1)
     monkeypatch.setenv("DVC_EXP_NAME", "gaudy-sofa")
-    execute(root, ["weights"], make_params())
+    execute(root, ["split"], make_params(), score=0.2)
     # The same name with other params, as after `dvc exp run --force --name`: MLflow's params cannot change.
-    execute(root, ["weights"], make_params(lr=0.5))
+    execute(root, ["split"], make_params(lr=0.5), score=0.3)
     _, second, third = runs(root)
     assert second.info.run_name == second.data.tags["headstart.variant"] == "gaudy-sofa"
     assert third.data.tags["headstart.variant"] == "gaudy-sofa"
@@ -265,6 +286,15 @@ def test_copy_under_dvc_tmp_records_at_the_repository_root(root: Path, monkeypat
     (run,) = runs(root)
     assert files_in(root, run) == ["train-head/history.csv", "train-head/model.safetensors"]
     assert not (copy / "mlflow.db").exists()
+
+
+def test_two_pipelines_at_once_make_a_database_and_two_complete_runs(made_together: Path) -> None:
+    assert not any("warning" in path.read_text() for path in made_together.glob("*.err"))
+    found = runs(made_together, "together")
+    assert {run.info.run_name for run in found} == {"one", "two"}
+    assert [stages_in(run) for run in found] == [list(tracking.STAGES)] * 2
+    left = {path.name for path in made_together.iterdir()}
+    assert left == {"mlflow.db", "mlartifacts", "one", "one.err", "two", "two.err"}
 
 
 def test_two_workspaces_never_share_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +314,27 @@ def test_environment_wins_over_params(root: Path, monkeypatch: pytest.MonkeyPatc
     (run,) = runs(root, "from the environment")
     assert stages_in(run) == ["fetch", "split"]
     assert not runs(root)
+
+
+def test_stage_recorded_by_half_is_recorded_whole_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", no_space)
+        execute(root, ["train-head"], make_params())
+    assert capfd.readouterr().err == "warning: MLflow did not record train-head: [Errno 28] No space left on device\n"
+    assert stages_in(runs(root)[0]) == []
+
+    execute(root, ["fine-tune"], make_params())
+    (run,) = runs(root)
+    assert stages_in(run) == ["train-head", "fine-tune"]
+    history = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(
+        run.info.run_id, "train_head/train_loss"
+    )
+    assert [point.step for point in history] == [1, 2, 3]  # none of them twice
 
 
 def test_long_values_and_histories_fit(root: Path) -> None:
