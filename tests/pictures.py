@@ -10,7 +10,8 @@ from PIL import Image
 
 from headstart.coco import Manifest, read
 from headstart.fetch import FOLDER, fetch
-from headstart.params import FetchParams, Params
+from headstart.fetch_params import FetchParams
+from headstart.params import Params
 
 ORIENTATION = 0x0112
 

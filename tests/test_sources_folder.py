@@ -71,7 +71,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "folder: data: no such folder; put pictures there or change the path"),
+        ([], "folder: data: no such folder; put it there or change the path"),
         (["data/a/notes.txt"], "folder: data: no pictures in it; put some there"),
         (["data/1.png"], "folder: data/1.png: this picture is in no class folder; make one folder for each class, or"),
         (["data/train/1.png"], "one folder for each class in data/train"),

@@ -54,8 +54,9 @@ def place(wanted: Wanted, picture: Picture) -> Placed:
         if width <= 0 or height <= 0:
             dropped.append(f"box of {box.label!r} dropped: no area within the picture")
             continue
-        # A rounding error beyond the edge is nobody's defect.
-        clipped += any(abs(a - b) > 1e-6 for a, b in zip(corners, inside, strict=True))
+        beyond = [abs(a - b) for a, b in zip(corners, inside, strict=True)]
+        # Half a pixel beyond the edge is rounding, not a defect.
+        clipped += max(beyond[0], beyond[2]) * upright[0] > 0.5 or max(beyond[1], beyond[3]) * upright[1] > 0.5
         done.append((box.label, (round(x, 3), round(y, 3), round(width, 3), round(height, 3)), box.crowd))
     return Placed(tuple(done), clipped, tuple(dropped))
 

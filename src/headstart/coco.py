@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.params import Split
+from headstart.section import Split
 
 
 class _Record(BaseModel):

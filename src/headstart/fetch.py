@@ -14,7 +14,8 @@ from headstart import coco, files, progress
 from headstart.boxes import Placed, place
 from headstart.door import MAX_BYTES, PictureError, admit, pil_set_up
 from headstart.errors import UserError
-from headstart.params import FetchParams, Params
+from headstart.fetch_params import FetchParams
+from headstart.params import Params
 from headstart.sources import Failed, Local, Wanted, collect
 
 FOLDER = Path("stages/fetch")

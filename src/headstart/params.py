@@ -6,22 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from headstart.errors import UserError
+from headstart.fetch_params import FetchParams
+from headstart.section import SPLITS, Count, Fraction, Positive, Section, Split
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+__all__ = ["SPLITS", "FetchParams", "Params", "Section", "Split", "explain", "load"]
 
 
 class TrackingParams(Section):
@@ -47,42 +38,6 @@ class ModelParams(Section):
     image_size: Annotated[int, Field(ge=16, le=2048)]
     resize: Literal["squash", "crop"] = "squash"
     head: HeadParams = HeadParams()
-
-
-class SourceParams(Section):
-    """One entry of fetch.sources: exactly one kind, and what holds for all its pictures."""
-
-    folder: str | None = None  # class folders, or split/class folders
-    table: str | None = None  # a CSV file: image, label, and optionally split, group, xmin, ymin, xmax, ymax
-    label: str | None = None  # for all its pictures and boxes, whatever they were called
-    split: Split | None = None  # pins all its pictures
-    limit: Count | None = None  # so many of its pictures, a fixed draw
-    # Pictures that belong together (one dog, one day) and must not be divided between splits: a column of the table,
-    # or a regular expression on the file name whose first group names it: '(.+)_\d+' joins lucy_01.jpg and lucy_02.jpg.
-    group_by: str | None = None
-    min_side: Count = 8  # pixels; a picture with a shorter side is rejected
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "SourceParams":
-        if len(self.kinds()) != 1:
-            raise ValueError(
-                f"a source names exactly one kind of {', '.join(SOURCE_KINDS)}; found {self.kinds() or 'none'}"
-            )
-        return self
-
-    def kinds(self) -> list[str]:
-        """The kinds this entry names (one, once loaded)."""
-        return [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
-
-
-SOURCE_KINDS = ("folder", "table")
-
-
-class FetchParams(Section):
-    """Where pictures come from."""
-
-    sources: Annotated[tuple[SourceParams, ...], Field(min_length=1)]
-    max_failed: Annotated[int, Field(ge=0)] = 0
 
 
 class SplitParams(Section):
@@ -259,7 +214,7 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         if not found:
             return []
         model = found[0]
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from headstart.errors import UserError
-from headstart.params import FetchParams, SourceParams
-from headstart.sources import folder, table
+from headstart.fetch_params import FetchParams, SourceParams
+from headstart.sources import coco, folder, table, voc, yolo
 from headstart.sources.wanted import Box, Failed, Local, Wanted
 
 __all__ = ["Box", "Failed", "Local", "Wanted", "collect"]
@@ -36,8 +36,14 @@ def collect(params: FetchParams, root: Path) -> list[Wanted | Failed]:
 def _of_kind(source: SourceParams, root: Path) -> Iterator[Wanted | Failed]:
     if source.folder is not None:
         return folder.wanted(source.folder, root, any_label=source.label is not None)
-    assert source.table is not None
-    return table.wanted(source.table, root, any_label=source.label is not None, group_by=source.group_by)
+    if source.table is not None:
+        return table.wanted(source.table, root, any_label=source.label is not None, group_by=source.group_by)
+    if source.coco is not None:
+        return coco.wanted(source.coco, root)
+    if source.voc is not None:
+        return voc.wanted(source.voc, root)
+    assert source.yolo is not None
+    return yolo.wanted(source.yolo, root)
 
 
 def _options(source: SourceParams, found: list[Wanted | Failed]) -> list[Wanted | Failed]:

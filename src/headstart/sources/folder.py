@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headstart.errors import UserError
-from headstart.params import Split
+from headstart.section import Split
 from headstart.sources.wanted import Failed, Local, Wanted
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -32,13 +32,11 @@ def wanted(folder: str, root: Path, *, any_label: bool) -> Iterator[Wanted | Fai
     Raises:
         UserError: there is no such folder, no class folder in it, or no picture.
     """
-    top = root / folder
-    if not top.is_dir():
-        raise UserError(f"folder: {folder}: no such folder; put pictures there or change the path")
+    top = need_folder("folder", folder, root)
     source = f"folder:{folder}"
-    has_splits = _has_splits(top)
+    has_splits = split_folders(top)
     count = 0
-    for path in _files(top):
+    for path in files_under(top):
         parts = path.relative_to(top).parts
         location = (Path(folder) / path.relative_to(top)).as_posix()
         if path.suffix.lower() not in PICTURE_SUFFIXES:
@@ -55,13 +53,24 @@ def wanted(folder: str, root: Path, *, any_label: bool) -> Iterator[Wanted | Fai
         raise UserError(f"folder: {folder}: no pictures in it; put some there, in one folder for each class")
 
 
-def _has_splits(top: Path) -> bool:
+def need_folder(key: str, folder: str, root: Path) -> Path:
+    """The folder that a key of params names.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (root / folder).is_dir():
+        raise UserError(f"{key}: {folder}: no such folder; put it there or change the path")
+    return root / folder
+
+
+def split_folders(top: Path) -> bool:
     """All folders are named like splits: a class called `train` (a vehicle) beside `bus` is a class."""
     names = [entry.name.lower() for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     return bool(names) and all(name in SPLIT_NAMES for name in names)
 
 
-def _files(top: Path) -> list[Path]:
+def files_under(top: Path) -> list[Path]:
     """All files under a folder, sorted; links are followed, each folder is entered once, so a loop of links ends."""
     files, seen = [], set()
     for where, folders, names in os.walk(top, followlinks=True):

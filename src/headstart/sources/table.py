@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headstart.errors import UserError, missing_file
-from headstart.params import SPLITS, Split
+from headstart.section import SPLITS, Split
 from headstart.sources.wanted import Box, Failed, Local, Wanted
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

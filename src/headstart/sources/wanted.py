@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.params import Split
+from headstart.section import Split
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Box:
     xmax: float
     ymax: float
     crowd: bool = False
+
+
+def only_label(boxes: tuple[Box, ...]) -> str | None:
+    """The label of a picture all of whose boxes have the same one; None if there is no such label."""
+    labels = {box.label for box in boxes}
+    return labels.pop() if len(labels) == 1 else None
 
 
 @dataclass(frozen=True)
