@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from headstart.coco import Manifest, read
-from headstart.fetch import FOLDER, fetch
+from headstart.fetch import fetch
 from headstart.fetch_params import FetchParams
+from headstart.fetched import FOLDER
 from headstart.params import Params
 
 ORIENTATION = 0x0112

@@ -10,7 +10,7 @@ import pytest
 
 from headstart import progress
 from headstart.errors import UserError
-from headstart.fetch import FOLDER
+from headstart.fetched import FOLDER
 from headstart.files import sha256
 from pictures import decoded, encoded, fetched, picture, put, table
 

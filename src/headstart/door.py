@@ -101,14 +101,17 @@ def _admit(data: bytes, rotation: int | None, min_side: int) -> Picture:
         if image.format == "PNG":
             with _open(data) as twin:
                 twin.verify()  # checksums of all chunks, which decoding alone does not look at
-        image.load()
-        in_exif = _exif_orientation(image)
-        orientation = in_exif if rotation is None else ORIENTATION_OF_ROTATION[rotation]
         is_jpeg = image.format in ("JPEG", "MPO")
+        if is_jpeg and rotation in (None, 0) and not _changes(image, data, turned=_exif_orientation(image) != 1):
+            # The pixels are not needed, only that they all are there: every byte is read, an eighth of the size made.
+            image.draft(None, (1, 1))
+        image.load()
+        in_exif = _exif_orientation(image)  # a TIFF is upright once it is loaded
+        orientation = in_exif if rotation is None else ORIENTATION_OF_ROTATION[rotation]
         changes = _changes(image, data, turned=(orientation, in_exif) != (1, 1))
         if not changes:
             suffix = ".jpg" if is_jpeg else ".png"
-            return Picture(data, suffix, *image.size, 1, (), hashlib.sha256(data).hexdigest())
+            return Picture(data, suffix, width, height, 1, (), hashlib.sha256(data).hexdigest())
         upright = _turned(_rgb(image), orientation)
         stored, suffix = _encode(upright, as_jpeg=is_jpeg)
         return Picture(stored, suffix, *upright.size, orientation, changes, hashlib.sha256(stored).hexdigest())

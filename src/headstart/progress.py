@@ -3,10 +3,11 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 PATIENCE = 2.0  # seconds before anything is shown
@@ -21,27 +22,41 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         what: shown before the bar, such as `fetch: pictures`.
         total: how many items there will be.
     """
-    console = Console(stderr=True)
-    started = shown = time.monotonic()
-    bar: tuple[Progress, TaskID] | None = None
-    try:
-        for count, item in enumerate(items, start=1):
+    with Bar(what, total) as bar:
+        for item in items:
             yield item
-            now = time.monotonic()
-            if bar:
-                bar[0].update(bar[1], completed=count)
-            elif now - started > PATIENCE and console.is_terminal:
-                bar = _bar(console, what, total, count)
-            elif now - started > PATIENCE and now - shown > PAUSE:
-                print(f"{what}: {count:,} of {total:,}", file=sys.stderr, flush=True)
-                shown = now
-    finally:
-        if bar:
-            bar[0].stop()
+            bar.advance()
 
 
-def _bar(console: Console, what: str, total: int, count: int) -> tuple[Progress, TaskID]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console)
-    progress.start()
-    return progress, progress.add_task(what, total=total, completed=count)
+class Bar:
+    """A progress bar moved by hand: `with Bar("fetch: downloads", 200) as bar: … bar.advance()`."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.count = what, total, 0
+        self._console = Console(stderr=True)
+        self._started = self._shown = time.monotonic()
+        self._live: Progress | None = None
+
+    def advance(self, by: int = 1) -> None:
+        """So many more are done."""
+        self.count += by
+        now = time.monotonic()
+        if self._live:
+            self._live.update(self._live.task_ids[0], completed=self.count)
+        elif now - self._started > PATIENCE and self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._live = Progress(*columns, console=self._console)
+            self._live.start()
+            self._live.add_task(self.what, total=self.total, completed=self.count)
+        elif now - self._started > PATIENCE and now - self._shown > PAUSE:
+            print(f"{self.what}: {self.count:,} of {self.total:,}", file=sys.stderr, flush=True)
+            self._shown = now
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from headstart.errors import UserError
 from headstart.fetch_params import FetchParams, SourceParams
 from headstart.sources import coco, folder, table, voc, yolo
-from headstart.sources.wanted import Box, Failed, Local, Wanted
+from headstart.sources.wanted import Box, Failed, Local, Remote, Wanted
 
-__all__ = ["Box", "Failed", "Local", "Wanted", "collect"]
+__all__ = ["Box", "Failed", "Local", "Remote", "Wanted", "collect"]
 
 
 def collect(params: FetchParams, root: Path) -> list[Wanted | Failed]:

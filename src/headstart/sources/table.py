@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from headstart.download import is_remote, local_path
 from headstart.errors import UserError, missing_file
 from headstart.section import SPLITS, Split
-from headstart.sources.wanted import Box, Failed, Local, Wanted
+from headstart.sources.wanted import Box, Failed, Local, Remote, Wanted
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Row = tuple[int, dict[str, str]]  # line in the file, and the cells by column
@@ -18,7 +19,7 @@ def wanted(table: str, root: Path, *, any_label: bool, group_by: str | None) -> 
     """Every picture of a table, in the order in which the table first names it.
 
     `image` is a path relative to the table's own folder, or `package:NAME/path/in/it` for a file of an installed
-    Python package. A picture may have several rows, one for each box:
+    Python package, or an http(s) or file:// URL. A picture may have several rows, one for each box:
     xmin, ymin, xmax, ymax in pixels of the upright picture, or of the picture whose width and height the row gives.
 
     Args:
@@ -93,12 +94,15 @@ def _picture(table: str, folder: Path, image: str, rows: list[Row], group: str, 
     return Wanted(
         location=image,
         source=source,
-        content=Local(_locate(table, folder, image)),
+        content=Remote(image) if is_remote(image) else Local(_locate(table, folder, image)),
         label=labels.pop() if len(labels) == 1 else None,
         split=_split(splits.pop()),
         group=groups.pop() or None,
         boxes=boxes,
         frame=_frame(table, rows[0]),
+        license=rows[0][1].get("license") or None,
+        author=rows[0][1].get("author") or None,
+        landing_url=rows[0][1].get("landing_url") or None,
     )
 
 
@@ -136,7 +140,7 @@ def _box(label: str, corners: list[float]) -> Box:
 
 def _locate(table: str, folder: Path, image: str) -> Path:
     if not image.startswith("package:"):
-        return folder / image
+        return folder / local_path(image)
     package, _, inside = image.removeprefix("package:").partition("/")
     home = _package_folder(package)
     if home is None:

@@ -16,6 +16,13 @@ class Local:
 
 
 @dataclass(frozen=True)
+class Remote:
+    """Bytes to be downloaded."""
+
+    url: str  # http or https
+
+
+@dataclass(frozen=True)
 class Box:
     """One box by its corners, in the units of `Wanted.frame`."""
 
@@ -50,7 +57,7 @@ class Wanted:
 
     location: str
     source: str
-    content: Local
+    content: Local | Remote
     label: str | None = None
     split: Split | None = None
     group: str | None = None

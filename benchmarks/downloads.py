@@ -1,0 +1,79 @@
+"""How fast pictures arrive: concurrent against one at a time, from a server on this machine that answers after 20 ms.
+
+    python benchmarks/downloads.py [--pictures 2000] [--latency 0.02]
+
+Prints the rate of both, their ratio and the peak memory of this process (the server is another one). "One at a time"
+is the same code with one connection, so the ratio is that of concurrency alone; a sample of 200 is enough for it.
+"""
+
+import argparse
+import io
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from headstart import download
+from headstart.door import pil_set_up
+from headstart.fetch import decodable
+from headstart.fetch_params import DownloadParams
+from mirror import in_its_own_process
+
+
+def main() -> None:
+    """Make the pictures, serve them, download them twice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--latency", type=float, default=0.02)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["HEADSTART_CACHE"] = f"{scratch}/cache"
+        served = Path(scratch, "served")
+        size = _make(served, arguments.pictures)
+        with in_its_own_process(served, arguments.latency) as url:
+            urls = [f"{url}/{number}.jpg" for number in range(arguments.pictures)]
+            one = _rate([f"{address}?one" for address in urls[:200]], DownloadParams(connections=1))
+            many = _rate(urls, DownloadParams())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{arguments.pictures:,} pictures of {size / 1000:.0f} kB, {arguments.latency * 1000:g} ms latency")
+    print(f"one at a time  {one:7.1f} pictures/s (200 of them)")
+    print(f"concurrent     {many:7.1f} pictures/s")
+    print(f"ratio          {many / one:7.1f}    (to reach: 15)")
+    print(f"peak memory    {memory:7.0f} MB (to stay under: 300)")
+
+
+def _make(folder: Path, count: int) -> float:
+    """JPEGs of about 100 kB, each with pixels of its own; returns their mean size in bytes."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 40, (1200, 1200, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).resize((640, 480)))
+    total = 0
+    for number in range(count):
+        x, y = rng.integers(0, 500, 2)
+        buffer = io.BytesIO()
+        pixels = (smooth // 2 + noise[y : y + 480, x : x + 640]).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=89)
+        (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
+        total += len(buffer.getvalue())
+    return total / count
+
+
+def _rate(urls: list[str], params: DownloadParams) -> float:
+    """Verified pictures a second."""
+    started = time.perf_counter()
+    with pil_set_up():
+        found = download.pictures(urls, params, decodable)
+    assert all(isinstance(answer, Path) for answer in found.values()), list(found.values())[:3]
+    return len(urls) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""One file over HTTP: retries, redirects, byte ranges, limits. What comes out is whole, or an error with a reason."""
+
+import asyncio
+import importlib.metadata
+import random
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from headstart.addresses import AddressError, is_private, proxy_for, public_socket, redirected
+from headstart.answers import TransferError, Validators, range_start, status_error, validators
+from headstart.fetch_params import DownloadParams
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS = 5
+LONGEST_WAIT = 60.0  # seconds between two attempts
+PROGRESS = 1_000_000  # bytes in one attempt after which counting begins anew
+
+
+class Client:
+    """One event loop's connections, with their limits: `async with Client(params) as client: await client.save(…)`."""
+
+    def __init__(self, params: DownloadParams, max_bytes: int, total_timeout: float | None = None) -> None:
+        self.params, self.max_bytes = params, max_bytes
+        self._timeout = aiohttp.ClientTimeout(
+            total=total_timeout, sock_connect=params.timeout, sock_read=params.timeout
+        )
+        self._slots = asyncio.Semaphore(params.connections)
+        self._host_slots: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(params.per_host))
+        self._quiet_until: dict[str, float] = defaultdict(float)  # hosts that asked for a pause
+        self._proxies = urllib.request.getproxies()  # HTTPS_PROXY and the like
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._open = await self._stack.enter_async_context(self._session(aiohttp.TCPConnector(limit=0)))
+        guarded = aiohttp.TCPConnector(limit=0, socket_factory=public_socket)
+        self._guarded = await self._stack.enter_async_context(self._session(guarded))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        headers = {
+            "User-Agent": f"headstart/{importlib.metadata.version('headstart')} (a data set for a classifier; aiohttp)",
+            "Accept-Encoding": "identity",  # lengths and byte ranges are then those of the file
+        }
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=headers,
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=2**18,
+        )
+
+    async def save(
+        self,
+        url: str,
+        part: Path,
+        *,
+        resume: Validators | None = None,
+        started: Callable[[Validators], None] = lambda _: None,
+        arrived: Callable[[int], None] = lambda _: None,
+        check: Callable[[Path], None] = lambda _: None,
+    ) -> None:
+        """Download into `part`, with retries, until it has its whole length and passes `check`.
+
+        Args:
+            url: http or https.
+            part: the file to write; what it holds is kept and completed if `resume` still is the server's state.
+            resume: the state of the file that `part` is the beginning of.
+            started: told the state of the file before its first byte is written.
+            arrived: told how many bytes have come.
+            check: called in a thread with the complete file; raises TransferError if it is not in order.
+
+        Raises:
+            TransferError: it did not arrive, after all attempts.
+        """
+        attempt, state, host = 0, resume, _host(url)
+
+        def begun(found: Validators) -> None:
+            nonlocal state
+            state = found
+            started(found)
+
+        while True:
+            attempt += 1
+            size = part.stat().st_size if part.exists() else 0
+            try:
+                await self._polite(host)
+                async with self._host_slots[host], self._slots:
+                    await self._attempt(url, part, state if size else None, begun, arrived)
+                await self._checked(part, check)
+            except TransferError as error:
+                if part.exists() and part.stat().st_size - size > PROGRESS:
+                    attempt = 1  # it moves on: a file of gigabytes may be cut off often
+                if not error.retry or attempt >= min(self.params.attempts, error.attempts):
+                    raise
+                await asyncio.sleep(self._pause(host, attempt, error))
+            else:
+                return
+
+    async def _checked(self, part: Path, check: Callable[[Path], None]) -> None:
+        try:
+            await asyncio.to_thread(check, part)
+        except TransferError:
+            part.unlink(missing_ok=True)  # what is wrong is not built upon
+            raise
+
+    def _pause(self, host: str, attempt: int, error: TransferError) -> float:
+        """Full jitter: many that failed together must not come back together."""
+        if error.wait:
+            self._quiet_until[host] = max(self._quiet_until[host], time.monotonic() + error.wait)
+        longest = min(LONGEST_WAIT, self.params.backoff * 2 ** (attempt - 1))
+        return random.uniform(0, longest)  # noqa: S311 (no secret)
+
+    async def _polite(self, host: str) -> None:
+        while (wait := self._quiet_until[host] - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+
+    async def _attempt(
+        self,
+        url: str,
+        part: Path,
+        state: Validators | None,
+        started: Callable[[Validators], None],
+        arrived: Callable[[int], None],
+    ) -> None:
+        start = part.stat().st_size if state and state.strong and part.exists() else 0
+        headers = {"Range": f"bytes={start}-", "If-Range": state.strong} if state and start else {}
+        async with self.answer(url, headers) as response:
+            if response.status == 416 or (response.status == 206 and range_start(response) != start):
+                part.unlink(missing_ok=True)
+                raise TransferError("range", "the server's byte range is not the one asked for", retry=True)
+            if response.status not in (200, 206):
+                raise status_error(response)
+            found = validators(response, start if response.status == 206 else 0)
+            if (found.length or 0) > self.max_bytes:
+                raise TransferError("too_large", f"{found.length:,} bytes, more than {self.max_bytes:,}")
+            started(found)
+            with part.open("ab" if response.status == 206 else "wb") as file:
+                size = file.tell()
+                async for chunk in response.content.iter_any():
+                    size += len(chunk)
+                    if size > self.max_bytes:
+                        raise TransferError("too_large", f"more than {self.max_bytes:,} bytes")
+                    file.write(chunk)
+                    arrived(len(chunk))
+        if found.length is not None and size != found.length:
+            part.unlink()
+            raise TransferError("truncated", f"{size:,} of {found.length:,} bytes arrived", retry=True)
+
+    @asynccontextmanager
+    async def answer(self, url: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer at the end of at most five redirects, none of them from a public to a private address."""
+        try:
+            async with AsyncExitStack() as stack:
+                guarded, target = False, URL(url)
+                for _ in range(MAX_REDIRECTS + 1):
+                    proxy = proxy_for(target, self._proxies)
+                    # A proxy connects for us: its own address, often a private one, is all that a guard would see.
+                    session = self._open if proxy or not guarded else self._guarded
+                    response = await stack.enter_async_context(
+                        session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
+                    )
+                    if response.status not in REDIRECTS:
+                        yield response
+                        return
+                    target = redirected(target, response.headers.get("Location", ""))
+                    guarded = guarded or not await is_private(URL(url))
+                raise TransferError("redirect", f"more than {MAX_REDIRECTS} redirects")
+        except AddressError as error:
+            raise TransferError("redirect", str(error)) from None
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+            raise TransferError("tls", f"no safe connection: {error}") from None
+        except aiohttp.ClientConnectorDNSError:
+            # Most often a site that is no more, sometimes a moment without network.
+            raise TransferError("no_host", f"no host {URL(url).host!r}", retry=True, attempts=3) from None
+        except TimeoutError:
+            raise TransferError("timeout", f"no answer in {self.params.timeout:g} s", retry=True) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise TransferError("connection", f"{type(error).__name__}: {error}", retry=True) from None
+
+
+def _host(url: str) -> str:
+    try:
+        host = URL(url).host
+    except ValueError:
+        host = None
+    if not host:
+        raise TransferError("url", "not an address that can be asked")
+    return host

@@ -1,0 +1,167 @@
+"""A server on this machine that behaves as badly as the real ones: latency, 503s, resets, cut bodies, redirects.
+
+`python tests/mirror.py FOLDER` serves a folder in a process of its own and prints its address.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+from aiohttp import web
+
+
+@dataclass
+class Mirror:
+    """A folder as http://127.0.0.1:PORT, and what happens to its answers.
+
+    `faults` are shares of answers: `{"503": 0.1, "reset": 0.05, "cut": 0.02, "cut_silently": 0.01}`. `asked` counts
+    requests by path. `scripts` holds, by path, the faults of its next answers, in order.
+    """
+
+    folder: Path
+    latency: float = 0.0
+    faults: dict[str, float] = field(default_factory=dict)
+    retry_after: str = ""
+    ranges: bool = True
+    etags: bool = True
+    asked: Counter[str] = field(default_factory=Counter)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    scripts: dict[str, list[str]] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    most_at_once: int = 0
+    url: str = ""
+    _now: int = 0
+    _random: random.Random = field(default_factory=lambda: random.Random(0))
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked[request.path] += 1
+        self.headers.append(dict(request.headers))
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            if self.latency:
+                await asyncio.sleep(self.latency)
+            return await self._answer(request)
+        finally:
+            self._now -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path in self.redirects:
+            return web.Response(status=302, headers={"Location": self.redirects[request.path]})
+        path = self.folder / request.path.lstrip("/")
+        if not path.is_file():
+            return web.Response(status=404, text="<html>not here</html>", content_type="text/html")
+        fault = self._fault(request.path)
+        if fault.isdigit():
+            headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return web.Response(status=int(fault), headers=headers)
+        if fault == "reset":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return await self._send(request, path.read_bytes(), fault)
+
+    def _fault(self, path: str) -> str:
+        if self.scripts.get(path):
+            return self.scripts[path].pop(0)
+        draw = self._random.random()
+        for fault, share in self.faults.items():
+            draw -= share
+            if draw < 0:
+                return fault
+        return ""
+
+    async def _send(self, request: web.Request, data: bytes, fault: str) -> web.StreamResponse:
+        etag = f'"{hashlib.md5(data).hexdigest()}"' if self.etags else ""
+        headers = {"ETag": etag} if etag else {}
+        if etag and request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers=headers)
+        start, status = 0, 200
+        wanted = request.headers.get("Range", "")
+        if self.ranges and wanted and request.headers.get("If-Range", etag) == etag:
+            start, status = int(wanted.removeprefix("bytes=").partition("-")[0]), 206
+            if start >= len(data):
+                return web.Response(status=416)
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        body = data[start:]
+        if not fault:
+            return web.Response(status=status, headers=headers, body=body)
+        response = web.StreamResponse(status=status, headers=headers)
+        if fault == "cut":
+            response.content_length = len(body)
+        else:  # no length: the end of the connection is the end of the file, wherever that is
+            response.force_close()
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+        if fault == "cut":
+            await asyncio.sleep(0.01)
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+
+@contextmanager
+def serving(mirror: Mirror) -> Iterator[Mirror]:
+    """The mirror in a thread of this process; `mirror.url` is its address."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    runner = asyncio.run_coroutine_threadsafe(_start(mirror), loop).result()
+    try:
+        yield mirror
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextmanager
+def in_its_own_process(folder: Path, latency: float = 0.0, **faults: float) -> Iterator[str]:
+    """The address of a mirror in a process of its own, so that it does not compete for the interpreter."""
+    command = [sys.executable, __file__, str(folder), "--latency", str(latency)]
+    command += [f"--fault={fault}={share}" for fault, share in faults.items()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+async def _start(mirror: Mirror) -> web.AppRunner:
+    application = web.Application()
+    application.router.add_get("/{path:.*}", mirror.answer)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    mirror.url = f"http://{host}:{port}"
+    return runner
+
+
+async def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--fault", action="append", default=[])
+    arguments = parser.parse_args()
+    faults = {name: float(share) for name, _, share in (fault.partition("=") for fault in arguments.fault)}
+    mirror = Mirror(arguments.folder, arguments.latency, faults)
+    await _start(mirror)
+    print(mirror.url, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
