@@ -33,7 +33,7 @@ def place(wanted: Wanted, picture: Picture) -> Placed:
     stored = upright[::-1] if swapped else upright
     orientation = 1
     frame = wanted.frame or upright
-    if wanted.rotation is not None:
+    if wanted.stored_frame:
         orientation = picture.orientation
     elif frame != (1.0, 1.0) and not _same_shape(frame, upright):
         if not _same_shape(frame, stored):

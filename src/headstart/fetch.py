@@ -32,8 +32,9 @@ def fetch(params: Params, root: Path) -> None:
     folder = root / FOLDER
     shutil.rmtree(folder / "images", ignore_errors=True)
     (folder / "annotations.json").unlink(missing_ok=True)  # its presence means that the stage is complete
-    found = _downloaded(collect(params.fetch, root), params.fetch.downloads)
     needs_label = params.task == "classify"
+    wanted = collect(params.fetch, root, detect=not needs_label)
+    found = _downloaded(wanted, params.fetch.downloads)
     done = list(_through_the_door(found, needs_label=needs_label, root=root))
     stored = [item for item in done if isinstance(item, fetched.Stored)]
     failed = [item for item in done if isinstance(item, Failed)]

@@ -19,7 +19,7 @@ class NegativesParams(Section):
     from_classes: tuple[Text, ...] = Field(default=(), alias="from")  # other classes, by name or MID
     verified: bool | None = None  # verified absent; default: only where `from` is empty
     label: Text = "other"
-    images: Count | None = None  # altogether; default: images_per_class
+    images: Count | None = None  # altogether; default: as many as of the classes
 
 
 class OpenImagesParams(Section):

@@ -100,7 +100,8 @@ class Client:
                 await self._polite(host)
                 async with self._host_slots[host], self._slots:
                     await self._attempt(url, part, state if size else None, begun, arrived)
-                await self._checked(part, check)
+                    # Still in the slot: what has arrived and is not verified would be lost if the process is killed.
+                    await self._checked(part, check)
             except TransferError as error:
                 if part.exists() and part.stat().st_size - size > PROGRESS:
                     attempt = 1  # it moves on: a file of gigabytes may be cut off often

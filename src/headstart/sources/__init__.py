@@ -7,19 +7,20 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from headstart.errors import UserError
-from headstart.fetch_params import FetchParams, SourceParams
-from headstart.sources import coco, folder, table, voc, yolo
+from headstart.fetch_params import DownloadParams, FetchParams, SourceParams
+from headstart.sources import coco, folder, open_images, stanford_dogs, table, voc, yolo
 from headstart.sources.wanted import Box, Failed, Local, Remote, Wanted
 
 __all__ = ["Box", "Failed", "Local", "Remote", "Wanted", "collect"]
 
 
-def collect(params: FetchParams, root: Path) -> list[Wanted | Failed]:
+def collect(params: FetchParams, root: Path, *, detect: bool = False) -> list[Wanted | Failed]:
     """All pictures that all sources name, in the order of the sources; the same list for the same params and data.
 
     Args:
         params: the section `fetch`.
         root: the repository root; paths in params are relative to it.
+        detect: boxes are wanted rather than labels, where a source has to choose.
 
     Raises:
         UserError: a source that is not there, is empty or is not in order.
@@ -27,23 +28,30 @@ def collect(params: FetchParams, root: Path) -> list[Wanted | Failed]:
     found: list[Wanted | Failed] = []
     for number, source in enumerate(params.sources):
         try:
-            found += _options(source, list(_of_kind(source, root)))
+            found += _options(source, list(_of_kind(source, root, params.downloads, detect=detect)))
         except UserError as error:
             raise UserError(f"params.yaml: fetch.sources.{number}: {error}") from None
     return found
 
 
-def _of_kind(source: SourceParams, root: Path) -> Iterator[Wanted | Failed]:
+def _of_kind(source: SourceParams, root: Path, downloads: DownloadParams, *, detect: bool) -> Iterator[Wanted | Failed]:
+    found: Iterator[Wanted | Failed] = iter(())
+    any_label = source.label is not None
     if source.folder is not None:
-        return folder.wanted(source.folder, root, any_label=source.label is not None)
-    if source.table is not None:
-        return table.wanted(source.table, root, any_label=source.label is not None, group_by=source.group_by)
-    if source.coco is not None:
-        return coco.wanted(source.coco, root)
-    if source.voc is not None:
-        return voc.wanted(source.voc, root)
-    assert source.yolo is not None
-    return yolo.wanted(source.yolo, root)
+        found = folder.wanted(source.folder, root, any_label=any_label)
+    elif source.table is not None:
+        found = table.wanted(source.table, root, any_label=any_label, group_by=source.group_by)
+    elif source.open_images is not None:
+        found = open_images.wanted(source.open_images, downloads, detect=detect)
+    elif source.stanford_dogs is not None:
+        found = stanford_dogs.wanted(source.stanford_dogs, downloads)
+    elif source.coco is not None:
+        found = coco.wanted(source.coco, root)
+    elif source.voc is not None:
+        found = voc.wanted(source.voc, root)
+    elif source.yolo is not None:
+        found = yolo.wanted(source.yolo, root)
+    return found
 
 
 def _options(source: SourceParams, found: list[Wanted | Failed]) -> list[Wanted | Failed]:

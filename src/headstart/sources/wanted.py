@@ -50,8 +50,9 @@ class Wanted:
         content: where the bytes are.
         frame: width and height that the boxes are measured against: `(1, 1)` for fractions, the annotation's own
             picture size, or None for pixels of the upright picture.
+        stored_frame: the boxes are in the frame of the stored pixels; else `frame` tells, or they are upright.
         rotation: degrees counter-clockwise that make the stored pixels upright, where the source knows better than
-            the file's EXIF; boxes are then in the frame of the stored pixels. None: EXIF decides.
+            the file's EXIF. None: EXIF decides.
         min_side: shortest side in pixels that is let in.
     """
 
@@ -63,6 +64,7 @@ class Wanted:
     group: str | None = None
     boxes: tuple[Box, ...] = ()
     frame: tuple[float, float] | None = None
+    stored_frame: bool = False
     rotation: int | None = None
     min_side: int = 1
     license: str | None = None
