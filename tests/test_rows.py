@@ -37,9 +37,10 @@ def test_the_same_rows_as_pandas(
     check(path, wanted, ["ImageID", "LabelName", "Confidence"])
 
 
-@pytest.mark.parametrize("block", [64, 200, 1000])
-def test_lines_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+@pytest.mark.parametrize(("block", "window"), [(64, 8192), (200, 16384), (4096, 4096), (1 << 19, 1 << 24)])
+def test_lines_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, window: int) -> None:
     monkeypatch.setattr(rows, "BLOCK", block)
+    monkeypatch.setattr(rows, "WINDOW", window)
     rng = random.Random(block)
     lines = [f"{i:016x},{'x' * rng.randint(0, 90)},{rng.choice(NAMES)},{rng.random()}" for i in range(500)]
     path = tmp_path / "t.csv"

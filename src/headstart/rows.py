@@ -3,12 +3,12 @@
 Parsing every field of 14.6 million rows to keep some thousand is what takes the time and the memory. So the file is
 first searched, as bytes, for lines that hold one of the wanted names; only those are parsed. The search leans on one
 thing: a name begins with a slash, a letter and a slash (`/m/0pcr`, as all of Freebase's do), which no other column of
-these files holds. Numpy finds those places eight bytes at a time, and compares what follows with the wanted names as
-64-bit numbers; it lets go of the interpreter's lock, so threads share the work.
+these files holds. Numpy finds those places, and compares what follows with the wanted names as 64-bit numbers; it lets
+go of the interpreter's lock, so threads share the work.
 """
 
 import io
-import os
+import mmap
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,14 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 1 << 19  # bytes: fits the processor's cache
-MARGIN = 1 << 12  # bytes; longer than any line
-PADDING = 32  # bytes
+WINDOW = 1 << 24  # bytes of the file that are mapped at a time
+BLOCK = 1 << 19  # bytes that are searched at a time: they fit the processor's cache
+MARGIN = max(mmap.ALLOCATIONGRANULARITY, 1 << 13)  # bytes; longer than any line
+POPULATED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # Linux maps a window at once, not page by page
 FEW = 8  # names of one length up to which comparing one by one is faster than sorting
 SLASH = ord("/")
 Bytes = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint64]
+Flags = npt.NDArray[np.bool_]
 
 
 def with_names(path: Path, column: str, names: Sequence[str], columns: Sequence[str], workers: int = 2) -> "pa.Table":
@@ -48,8 +49,7 @@ def with_names(path: Path, column: str, names: Sequence[str], columns: Sequence[
 
     with path.open("rb") as file:
         header = file.readline()
-    lines = [header, *_lines(path, len(header), names, workers)]
-    found = _parse(b"".join(lines), columns)
+    found = _parse(header + b"".join(_lines(path, names, workers)), columns)
     return found.filter(pc.is_in(found[column], _array(names)))
 
 
@@ -85,66 +85,77 @@ def _parse(data: bytes, columns: Sequence[str]) -> "pa.Table":
     return csv.read_csv(io.BytesIO(data), convert_options=convert)
 
 
-def _lines(path: Path, start: int, names: Sequence[str], workers: int) -> Iterator[bytes]:
-    """The lines after `start` that hold one of the names, or something that begins like it, in the file's order."""
-    targets = _targets(names)
-    thread = threading.local()
+def _lines(path: Path, names: Sequence[str], workers: int) -> Iterator[bytes]:
+    """The lines that hold one of the names, or something that begins like it, in the file's order."""
+    targets, thread, size = _Targets(names), threading.local(), path.stat().st_size
     with path.open("rb") as file, ThreadPoolExecutor(workers) as pool:
-        descriptor, size = file.fileno(), path.stat().st_size
 
-        def block(begin: int) -> list[bytes]:
-            """Lines whose name begins in this block; a margin before and after it makes them whole."""
-            if not hasattr(thread, "data"):
-                # Taken once: memory taken anew for every block would cost more than the search.
-                thread.data = bytearray(MARGIN + BLOCK + MARGIN + PADDING)
-                thread.scratch = np.empty((2, BLOCK + PADDING), bool)
-            data, first = thread.data, max(start, begin - MARGIN)
-            count = os.preadv(descriptor, [memoryview(data)[: begin - first + BLOCK + MARGIN]], first)
-            data[count : count + PADDING] = bytes(PADDING)  # a comparison may reach beyond the end
-            own = begin - first
-            hits = _find(np.frombuffer(data, np.uint8, min(BLOCK, count - own) + PADDING, own), targets, thread.scratch)
-            return [_line(data, own + hit, count) for hit in hits.tolist()]
+        def window(begin: int) -> list[tuple[int, bytes]]:
+            """Lines by their place, of which a name begins in this window; margins on both sides make them whole."""
+            if not hasattr(thread, "scratch"):  # memory taken anew for every block would cost more than the search
+                thread.scratch = np.empty((2, BLOCK // 2 + 8), bool)
+            first, end = max(0, begin - MARGIN), min(begin + WINDOW, size)
+            length = min(end + MARGIN, size) - first
+            data = mmap.mmap(file.fileno(), length, flags=POPULATED, prot=mmap.PROT_READ, offset=first)
+            searched = np.frombuffer(data, np.uint8)
+            found = []
+            for block in range(begin - first, end - first, BLOCK):
+                for hit in targets.find(searched, block, min(block + BLOCK, end - first), thread.scratch):
+                    line, last = data.rfind(b"\n", 0, hit) + 1, data.find(b"\n", hit)
+                    found.append((first + line, data[line : last if last >= 0 else length] + b"\n"))
+            return found
 
-        for lines in pool.map(block, range(start, size, BLOCK)):
-            yield from lines
-
-
-def _line(data: bytearray, place: int, count: int) -> bytes:
-    end = data.find(b"\n", place, count)
-    return bytes(data[data.rfind(b"\n", 0, place) + 1 : end if end >= 0 else count]) + b"\n"
-
-
-def _targets(names: Sequence[str]) -> list[tuple[np.uint64, Words]]:
-    """What follows the second slash of the names, eight bytes at most, as numbers: (mask, numbers) by length."""
-    by_length: dict[int, list[int]] = {}
-    for name in names:
-        assert re.match(r"/\w/.", name), name
-        key = name[3:11].encode()
-        by_length.setdefault(len(key), []).append(int.from_bytes(key, "little"))
-    return [(np.uint64(256**length - 1), np.array(keys, np.uint64)) for length, keys in by_length.items()]
+        previous = -1
+        for lines in pool.map(window, range(0, size, WINDOW)):
+            for place, line in lines:
+                if place != previous:
+                    yield line
+                previous = place
 
 
-def _find(data: Bytes, targets: list[tuple[np.uint64, Words]], scratch: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Where one of the targets begins, but for the padding at the end of the data."""
-    length = -(-(len(data) - PADDING) // 8) * 8
-    slashes, second = scratch[:, :length]
-    np.equal(data[:length], SLASH, out=slashes)
-    np.equal(data[2 : length + 2], SLASH, out=second)
-    slashes &= second
-    words = slashes.view(np.uint64)
-    where = np.flatnonzero(words != 0)
-    found = words[where]
-    if (found & (found - np.uint64(1))).any():  # two in eight bytes: not in a file we know, but it would be missed
-        places = np.flatnonzero(slashes)
-    else:
-        places = where * 8 + ((np.frexp(found.astype(np.float64))[1] - 1) >> 3)  # a byte's place is its logarithm
-    after = np.ndarray((len(data) - 8,), "<u8", data, strides=(1,))[places + 3]
-    hit = np.zeros(len(places), bool)
-    for mask, keys in targets:
-        masked = after & mask
-        if len(keys) > FEW:
-            hit |= np.isin(masked, keys)
-        else:
-            for key in keys:
-                hit |= masked == key
-    return np.asarray(places[hit])
+class _Targets:
+    """The names to look for: their first letters, and what follows the second slash, as numbers of at most 8 bytes."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        by_length: dict[int, set[int]] = {}
+        for name in names:
+            assert re.match(r"/[a-z]/.", name), name
+            key = name[3:11].encode()
+            by_length.setdefault(len(key), set()).add(int.from_bytes(key, "little"))
+        self.letters = sorted({ord(name[1]) for name in names})
+        self.keys = [(np.uint64(256**size - 1), np.array(sorted(keys), np.uint64)) for size, keys in by_length.items()]
+
+    def find(self, data: Bytes, start: int, end: int, scratch: Flags) -> list[int]:
+        """Where names may begin, from `start` to `end`: all places where one does, and few others."""
+        places = self._places(data[start:end], scratch) + start
+        whole = places <= len(data) - 11  # eight bytes follow; the file's last line may be shorter: it is taken
+        after = np.ndarray((max(len(data) - 7, 0),), "<u8", data, strides=(1,))[places[whole] + 3]
+        hit = np.zeros(len(after), bool)
+        for mask, keys in self.keys:
+            masked = after & mask
+            if len(keys) > FEW:
+                hit |= np.isin(masked, keys)
+            else:
+                for key in keys:
+                    hit |= masked == key
+        return [*places[whole][hit].tolist(), *places[~whole].tolist()]
+
+    def _places(self, data: Bytes, scratch: Flags) -> npt.NDArray[np.intp]:
+        """Where `/m/` begins. Its `/m` or its `m/` lies on an even place: with pairs of bytes half is to compare."""
+        pairs = data[: len(data) // 2 * 2].view("<u2")
+        count = -(-len(pairs) // 8) * 8
+        hits, more = scratch[0, :count], scratch[1, : len(pairs)]
+        hits[len(pairs) :] = False
+        wanted = [pair for letter in self.letters for pair in (SLASH | letter << 8, letter | SLASH << 8)]
+        np.equal(pairs, wanted[0], out=hits[: len(pairs)])
+        for pair in wanted[1:]:
+            np.equal(pairs, pair, out=more)
+            hits[: len(pairs)] |= more
+        words = hits.view(np.uint64)
+        where = np.flatnonzero(words != 0)
+        found = words[where]
+        first = where * 8 + ((np.frexp(found.astype(np.float64))[1] - 1) >> 3)  # a byte's place is its logarithm
+        if (found & (found - np.uint64(1))).any():
+            first = np.flatnonzero(hits)  # two in sixteen bytes: not in a file we know, but one would be lost
+        first *= 2
+        return np.asarray(first - (data[first] != SLASH))
