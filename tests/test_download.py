@@ -259,6 +259,20 @@ def test_a_large_file_is_continued_by_byte_ranges(mirror: Mirror) -> None:
     assert 0 < starts[0] < starts[1] < starts[2]
 
 
+def test_a_run_goes_on_where_the_one_before_was_stopped(mirror: Mirror) -> None:
+    data = bytes(range(256)) * 20_000
+    put(mirror.folder / "images.tar", data)
+    url, once = f"{mirror.url}/images.tar", QUICK.model_copy(update={"attempts": 1})
+    part = cache.path_of(url).with_name(cache.path_of(url).name + ".part")
+    mirror.scripts["/images.tar"] = ["cut"]
+    with pytest.raises(UserError):
+        download.large(url, once)
+    size = part.stat().st_size
+    assert 0 < size < len(data)
+    assert download.large(url, once).read_bytes() == data
+    assert mirror.headers[-1]["Range"] == f"bytes={size}-"
+
+
 def test_a_file_that_changed_meanwhile_begins_anew(mirror: Mirror) -> None:
     put(mirror.folder / "images.tar", b"old" * 50_000)
     mirror.scripts["/images.tar"] = ["cut"] * 2

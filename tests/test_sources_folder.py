@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     manifest = fetched(tmp_path, {"folder": "data"}, max_failed=1)
     assert [image.label for image in manifest.images] == ["a", "b"]
     assert "self.png,cannot be read: Too many levels" in (tmp_path / "stages/fetch/failed.csv").read_text()
+
+
+def test_odd_names_and_pipes(tmp_path: Path) -> None:
+    names = [b"a\xff.png", b"a b'c\"d,e\n.png", "ü雪.png".encode(), b"-rf.png", b"%2e%2e.png", b"x" * 250 + b".png"]
+    for label in (b"\xfe", b"b"):
+        for number, name in enumerate(names):
+            put(tmp_path / "data" / os.fsdecode(label) / os.fsdecode(name), seed=number)
+    os.mkfifo(tmp_path / "data/b/pipe.png")
+    put(tmp_path / "data/b/text\udcff.png", b"text")
+    manifest = fetched(tmp_path, {"folder": "data", "limit": 14}, max_failed=2)
+    assert {image.label for image in manifest.images} == {"\\udcfe", "b"}
+    assert len(manifest.images) == 12
+    failed = (tmp_path / "stages/fetch/failed.csv").read_text()
+    assert "data/b/pipe.png,not a file" in failed
+    assert "data/b/text\\udcff.png,not a picture" in failed
 
 
 @pytest.mark.parametrize(

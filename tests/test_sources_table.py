@@ -77,6 +77,11 @@ def test_a_repeated_row_counts_once_and_a_contradiction_is_a_failure(tmp_path: P
     assert [w.label for w in pictures(tmp_path, label="all")] == ["all", "all"]
 
 
+def test_other_addresses_are_not_read(tmp_path: Path) -> None:
+    table(tmp_path / "data/t.csv", [("image", "label"), ("ftp://h/1.png", "a"), ("s3://bucket/1.png", "a")])
+    assert [item.kind for item in found(tmp_path) if isinstance(item, Failed)] == ["url", "url"]
+
+
 def test_group_by_a_column(tmp_path: Path) -> None:
     table(tmp_path / "data/t.csv", [("image", "label", "dog"), ("1.png", "a", "rex"), ("2.png", "a", "lucy")])
     assert [w.group for w in pictures(tmp_path, group_by="dog")] == ["rex", "lucy"]

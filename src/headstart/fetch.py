@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -121,10 +122,13 @@ def _why_no_label(wanted: Wanted) -> str:
 
 def _read(content: Local) -> bytes:
     """The bytes of a file or of a part of it, at most one more than the door lets in."""
+    most = MAX_BYTES + 1
     try:
+        if not stat.S_ISREG(content.path.stat().st_mode):  # a pipe would be waited for, forever
+            raise PictureError("unreadable", "not a file")
         with content.path.open("rb") as file:
             file.seek(content.offset)
-            return file.read(MAX_BYTES + 1 if content.size is None else content.size)
+            return file.read(most if content.size is None else min(content.size, most))
     except FileNotFoundError:
         raise PictureError("missing", "no such file") from None
     except OSError as error:

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from headstart.section import Count, Positive, Section, Split
 
 Text = Annotated[str, Field(min_length=1)]
+Base = Annotated[str, Field(pattern=r"^(https?|file)://."), AfterValidator(lambda url: url.rstrip("/"))]
 
 
 class NegativesParams(Section):
@@ -41,8 +42,8 @@ class OpenImagesParams(Section):
     occluded: bool | None = None
     truncated: bool | None = None
     inside: bool | None = None
-    metadata_url: str = "https://storage.googleapis.com/openimages"  # or a mirror, also file://
-    images_url: str = "https://open-images-dataset.s3.amazonaws.com"
+    metadata_url: Base = "https://storage.googleapis.com/openimages"  # or a mirror, also file://
+    images_url: Base = "https://open-images-dataset.s3.amazonaws.com"
 
     def flags(self) -> dict[str, bool]:
         """Column of the box tables -> what it must be, for the filters that are set."""
@@ -61,7 +62,7 @@ class StanfordDogsParams(Section):
 
     breeds: tuple[Text, ...] = ()  # case, spaces and underscores do not matter; empty: all
     official_split: bool = False  # true: pin the authors' train and test
-    base_url: str = "http://vision.stanford.edu/aditya86/ImageNetDogs"  # or a mirror, also file://
+    base_url: Base = "http://vision.stanford.edu/aditya86/ImageNetDogs"  # or a mirror, also file://
 
 
 class CocoParams(Section):

@@ -38,7 +38,7 @@ def wanted(folder: str, root: Path, *, any_label: bool) -> Iterator[Wanted | Fai
     count = 0
     for path in files_under(top):
         parts = path.relative_to(top).parts
-        location = (Path(folder) / path.relative_to(top)).as_posix()
+        location = shown(Path(folder) / path.relative_to(top))
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             yield Failed(source, location, "other_file", f"no picture by its name ({path.suffix or path.name})", True)
             continue
@@ -48,9 +48,14 @@ def wanted(folder: str, root: Path, *, any_label: bool) -> Iterator[Wanted | Fai
         if not classes and not any_label:
             shape = "one folder for each class" if not split else f"one folder for each class in {folder}/{parts[0]}"
             raise UserError(f"folder: {location}: this picture is in no class folder; make {shape}, or set `label:`")
-        yield Wanted(location, source, Local(path), label=classes[0] if classes else None, split=split)
+        yield Wanted(location, source, Local(path), label=shown(Path(classes[0])) if classes else None, split=split)
     if not count:
         raise UserError(f"folder: {folder}: no pictures in it; put some there, in one folder for each class")
+
+
+def shown(path: Path) -> str:
+    """A path as text that any file can hold: bytes of a name that are no UTF-8 are spelt out."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def need_folder(key: str, folder: str, root: Path) -> Path:

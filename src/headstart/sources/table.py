@@ -81,6 +81,8 @@ def _check(table: str, line: int, row: dict[str, str], needed: list[str]) -> Non
 def _picture(table: str, folder: Path, image: str, rows: list[Row], group: str, *, any_label: bool) -> Wanted | Failed:
     """One picture of one or more rows. Rows that repeat each other count once, rows that disagree are a failure."""
     source = f"table:{table}"
+    if "://" in image and not is_remote(image) and not image.startswith("file://"):
+        return Failed(source, image, "url", "only http, https and file addresses are read")
     lines = ", ".join(str(line) for line, _ in rows)
     boxes = tuple(dict.fromkeys(box for line, row in rows for box in _boxes(table, line, row)))
     labels = {row.get("label", "") for _, row in rows}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.errors import UserError
 from headstart.fetch_params import VocParams
-from headstart.sources.folder import PICTURE_SUFFIXES, files_under, need_folder
+from headstart.sources.folder import PICTURE_SUFFIXES, files_under, need_folder, shown
 from headstart.sources.wanted import Box, Failed, Local, Wanted, only_label
 
 
@@ -44,7 +44,7 @@ def wanted(params: VocParams, root: Path) -> Iterator[Wanted | Failed]:
         raise UserError(f"voc.images: {params.images}: no pictures in it; name the folder of pictures")
     broken = {Path(item.location).stem for item in failed}
     for path in pictures:
-        location = (Path(params.images) / path.relative_to(folder)).as_posix()
+        location = shown(Path(params.images) / path.relative_to(folder))
         same_place = path.relative_to(folder).with_suffix("").as_posix()
         key = same_place if same_place in annotations else by_stem.get(path.stem) or by_name.get(path.name, "")
         annotation = annotations.get(key)
@@ -59,7 +59,7 @@ def wanted(params: VocParams, root: Path) -> Iterator[Wanted | Failed]:
         yield Wanted(location, source, Local(path), label=only_label(boxes), boxes=boxes, frame=frame)
     yield from failed
     for key in unused:
-        where = f"{params.annotations}/{key}.xml"
+        where = shown(Path(params.annotations) / f"{key}.xml")
         yield Failed(source, where, "missing", f"no picture for this annotation in {params.images}")
 
 
@@ -72,7 +72,7 @@ def _annotations(folder: Path, params: VocParams, source: str) -> tuple[dict[str
         try:
             annotations[path.relative_to(folder).with_suffix("").as_posix()] = parse(path.read_bytes())
         except ValueError as error:
-            where = (Path(params.annotations) / path.relative_to(folder)).as_posix()
+            where = shown(Path(params.annotations) / path.relative_to(folder))
             failed.append(Failed(source, where, "annotation", str(error), ignored=True))
     return annotations, failed
 

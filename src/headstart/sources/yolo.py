@@ -7,7 +7,7 @@ import yaml
 
 from headstart.errors import UserError, missing_file
 from headstart.fetch_params import YoloParams
-from headstart.sources.folder import PICTURE_SUFFIXES, SPLIT_NAMES, files_under, need_folder, split_folders
+from headstart.sources.folder import PICTURE_SUFFIXES, SPLIT_NAMES, files_under, need_folder, shown, split_folders
 from headstart.sources.wanted import Box, Failed, Local, Wanted, only_label
 
 
@@ -34,16 +34,16 @@ def wanted(params: YoloParams, root: Path) -> Iterator[Wanted | Failed]:
         inside = path.relative_to(images)
         text = labels / inside.with_suffix(".txt")
         unused.discard(text)
-        location = (Path(params.images) / inside).as_posix()
+        location = shown(Path(params.images) / inside)
         try:
-            boxes = _boxes(text, (Path(params.labels) / text.relative_to(labels)).as_posix(), names, params.names)
+            boxes = _boxes(text, shown(Path(params.labels) / text.relative_to(labels)), names, params.names)
         except ValueError as error:
             yield Failed(source, location, "annotation", str(error))
             continue
         split = SPLIT_NAMES[inside.parts[0].lower()] if has_splits else None
         yield Wanted(location, source, Local(path), only_label(boxes), split, boxes=boxes, frame=(1.0, 1.0))
     for text in sorted(unused):
-        where = (Path(params.labels) / text.relative_to(labels)).as_posix()
+        where = shown(Path(params.labels) / text.relative_to(labels))
         yield Failed(source, where, "missing", f"no picture for these labels in {params.images}")
 
 
