@@ -271,6 +271,9 @@ def test_a_run_goes_on_where_the_one_before_was_stopped(mirror: Mirror) -> None:
     assert 0 < size < len(data)
     assert download.large(url, once).read_bytes() == data
     assert mirror.headers[-1]["Range"] == f"bytes={size}-"
+    cache.path_of(url).rename(part)  # killed after the last byte
+    assert download.large(url, once).read_bytes() == data
+    assert "Range" not in mirror.headers[-1]
 
 
 def test_a_file_that_changed_meanwhile_begins_anew(mirror: Mirror) -> None:

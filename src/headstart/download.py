@@ -117,6 +117,8 @@ def large(url: str, params: DownloadParams) -> Path:
 async def _large(url: str, path: Path, params: DownloadParams) -> None:
     part, states = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
     state = _read_state(states)
+    if state and part.exists() and part.stat().st_size == state.length:
+        part.replace(path)  # killed when all had arrived
     async with Client(params, LARGEST) as client:
         if path.exists() and state:
             if await _is_current(client, url, path, state):

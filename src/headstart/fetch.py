@@ -1,14 +1,11 @@
 """fetch: everything that comes from outside becomes pictures on disk and one manifest."""
 
-import os
 import shutil
 import stat
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from headstart import coco, download, fetched, files, progress
+from headstart import coco, download, fetched, files, pool
 from headstart.answers import TransferError
 from headstart.boxes import place
 from headstart.door import MAX_BYTES, PictureError, admit, pil_set_up
@@ -36,7 +33,7 @@ def fetch(params: Params, root: Path) -> None:
     needs_label = params.task == "classify"
     wanted = collect(params.fetch, root, detect=not needs_label)
     found = _downloaded(wanted, params.fetch.downloads)
-    done = list(_through_the_door(found, needs_label=needs_label, root=root))
+    done = _through_the_door(found, needs_label=needs_label, root=root)
     stored = [item for item in done if isinstance(item, fetched.Stored)]
     failed = [item for item in done if isinstance(item, Failed)]
     failed += [box for item in stored for box in _dropped_boxes(item)]
@@ -85,16 +82,14 @@ def decodable(path: Path) -> None:
         raise TransferError(error.kind, str(error), retry=again, attempts=3) from None
 
 
-def _through_the_door(
-    found: list[Wanted | Failed], *, needs_label: bool, root: Path
-) -> Iterator[fetched.Stored | Failed]:
+def _through_the_door(found: list[Wanted | Failed], *, needs_label: bool, root: Path) -> list[fetched.Stored | Failed]:
     """Every picture decoded, made upright and stored, in the order of the sources. PIL decodes without the GIL."""
 
     def through(item: Wanted | Failed) -> fetched.Stored | Failed:
         return item if isinstance(item, Failed) else _store(item, needs_label=needs_label, root=root)
 
-    with pil_set_up(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from progress.track(pool.map(through, found), "fetch: pictures", len(found))
+    with pil_set_up():
+        return pool.each(through, found, "fetch: pictures")
 
 
 def _store(wanted: Wanted, *, needs_label: bool, root: Path) -> fetched.Stored | Failed:

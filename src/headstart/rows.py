@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from headstart.pool import cores
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -32,7 +34,7 @@ Bytes = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 
 
-def with_names(path: Path, column: str, names: Sequence[str], columns: Sequence[str], workers: int = 2) -> "pa.Table":
+def with_names(path: Path, column: str, names: Sequence[str], columns: Sequence[str]) -> "pa.Table":
     """The rows whose `column` is one of `names`.
 
     Args:
@@ -40,7 +42,6 @@ def with_names(path: Path, column: str, names: Sequence[str], columns: Sequence[
         column: the column that holds a name.
         names: Freebase names such as `/m/0pcr`.
         columns: what to keep; a column that the file does not have is left out.
-        workers: threads.
 
     Returns:
         A table of strings, in the order of the file.
@@ -49,7 +50,7 @@ def with_names(path: Path, column: str, names: Sequence[str], columns: Sequence[
 
     with path.open("rb") as file:
         header = file.readline()
-    found = _parse(header + b"".join(_lines(path, names, workers)), columns)
+    found = _parse(header + b"".join(_lines(path, names)), columns)
     return found.filter(pc.is_in(found[column], _array(names)))
 
 
@@ -85,10 +86,10 @@ def _parse(data: bytes, columns: Sequence[str]) -> "pa.Table":
     return csv.read_csv(io.BytesIO(data), convert_options=convert)
 
 
-def _lines(path: Path, names: Sequence[str], workers: int) -> Iterator[bytes]:
+def _lines(path: Path, names: Sequence[str]) -> Iterator[bytes]:
     """The lines that hold one of the names, or something that begins like it, in the file's order."""
     targets, thread, size = _Targets(names), threading.local(), path.stat().st_size
-    with path.open("rb") as file, ThreadPoolExecutor(workers) as pool:
+    with path.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
 
         def window(begin: int) -> list[tuple[int, bytes]]:
             """Lines by their place, of which a name begins in this window; margins on both sides make them whole."""
