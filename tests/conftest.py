@@ -1,0 +1,49 @@
+"""One tiny project, run once through all stages; tests that only look at it share it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic import BaseModel
+
+import tiny
+from headstart.params import Params
+
+
+@dataclass(frozen=True)
+class Project:
+    """A finished project, and which keys of params.yaml each stage looked at."""
+
+    root: Path
+    params: Params
+    used: dict[str, set[str]]
+
+
+class _Spy:
+    """Params that note which keys are read: `seed`, or `train_head.lr`."""
+
+    def __init__(self, section: BaseModel, prefix: str, seen: set[str]) -> None:
+        self._section, self._prefix, self._seen = section, prefix, seen
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._section, name)
+        if name not in type(self._section).model_fields:
+            return value
+        if isinstance(value, BaseModel) and not self._prefix:
+            return _Spy(value, f"{name}.", self._seen)
+        self._seen.add(f"{self._prefix}{name}")
+        return value
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Look, do not touch: copy it to change it."""
+    root = tmp_path_factory.mktemp("project")
+    tiny.make_pictures(root)
+    params = tiny.make_params()
+    used: dict[str, set[str]] = {}
+    for stage in tiny.STAGES:
+        used[stage] = set()
+        tiny.run(root, cast(Params, _Spy(params, "", used[stage])), stage)
+    return Project(root, params, used)

@@ -1,0 +1,96 @@
+"""The command line: quick to help, one line for a mistake, one command a stage."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import headstart
+from headstart import cli
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchvision", "timm", "mlflow", "sklearn", "scipy", "matplotlib", "onnxruntime", "pandas", "numpy")
+
+
+def headstart_command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command as a user runs it, in a folder."""
+    source = str(Path(headstart.__file__).parent.parent)
+    return subprocess.run(
+        [sys.executable, "-c", "from headstart.cli import main; main()", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": source, "RANK": "1"},  # only the first process records: no MLflow here
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_does_not_pay_for_torch() -> None:
+    code = (
+        "import sys\nfrom headstart.cli import main\nsys.argv = ['headstart', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        f"print('loaded', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    source = str(Path(headstart.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith("loaded []\n")
+    assert all(command in done.stdout for command in [*cli.STAGES, "predict"])
+
+
+def test_every_stage_is_a_command_and_names_a_function_that_is_there() -> None:
+    commands = {str(info.name or getattr(info.callback, "__name__", "")) for info in cli.app.registered_commands}
+    assert commands == {*cli.STAGES, "predict"}
+    for module, function in cli.STAGES.values():
+        assert f"def {function}(params: Params, root: Path) -> None:" in (
+            Path(cli.__file__).parent / f"{module}.py"
+        ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", cli.STAGES)
+def test_a_command_runs_the_stage_of_its_name(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(cli, "run", ran.append)
+    assert CliRunner().invoke(cli.app, [stage]).exit_code == 0
+    assert ran == [stage]
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = headstart_command(tmp_path, "split")
+    assert done.returncode == 2
+    assert done.stderr == "error: params.yaml: no such file; copy one: cp recipes/solar-cells.yaml params.yaml\n"
+    assert done.stdout == ""
+
+
+def test_a_mistake_that_a_stage_finds_is_one_line_too(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "recipes/solar-cells.yaml", tmp_path / "params.yaml")
+    done = headstart_command(tmp_path, "fetch")
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()
+    assert "data/solar-cells.csv" in done.stderr
+    assert "Traceback" not in done.stdout
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ZeroDivisionError(name)
+
+    monkeypatch.setattr(cli, "run", broken)
+    monkeypatch.setattr(sys, "argv", ["headstart", "split"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_without_a_command_there_is_help() -> None:
+    shown = CliRunner().invoke(cli.app, []).output
+    assert "train-head" in shown
+    assert "dvc repro" in shown

@@ -1,0 +1,161 @@
+"""dvc.yaml, the commands, the code and params.yaml must not drift apart."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import headstart
+from conftest import Project
+from headstart.cli import STAGES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(headstart.__file__).parent
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+LISTED: dict[str, dict[str, Any]] = PIPELINE["stages"]
+# What a stage does not compute with: the thin command, the recording, and the version number.
+OUTSIDE = {"headstart", "headstart.cli", "headstart.tracking", "headstart.records"}
+
+
+def file_of(module: str) -> Path | None:
+    base = PACKAGE.parent.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of ours that a module imports anywhere in it, inside functions too, and the packages around them."""
+    path = file_of(module)
+    assert path is not None
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            named |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    around = {".".join(name.split(".")[:count]) for name in named for count in range(1, len(name.split(".")) + 1)}
+    return {name for name in around if name.split(".")[0] == "headstart" and file_of(name)}
+
+
+def closure(module: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in OUTSIDE:
+            found.add(name)
+            waiting += imports_of(name)
+    return found
+
+
+def templates_of(modules: set[str]) -> set[Path]:
+    """Templates that code names, and those that templates include."""
+    texts = [path.read_text(encoding="utf-8") for path in map(file_of, modules) if path]
+    found: set[Path] = set()
+    while named := {t for t in (PACKAGE / "templates").iterdir() if any(t.name in text for text in texts)} - found:
+        found |= named
+        texts += [path.read_text(encoding="utf-8") for path in named]
+    return found
+
+
+def source_path(module: str) -> str:
+    path = file_of(module)
+    assert path is not None
+    return "src/" + path.relative_to(PACKAGE.parent).as_posix()
+
+
+def paths(entries: list[Any]) -> list[str]:
+    """Paths of deps or outs, with or without options after them."""
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def test_every_stage_is_a_command_and_every_command_a_stage() -> None:
+    assert list(LISTED) == list(STAGES)
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_the_command_goes_through_the_launcher(stage: str) -> None:
+    assert LISTED[stage]["cmd"] == f"${{launcher}} headstart {stage}"
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_code_among_the_deps_is_what_the_stage_imports(stage: str) -> None:
+    code = {path for path in paths(LISTED[stage]["deps"]) if path.startswith("src/")}
+    modules = closure(f"headstart.{STAGES[stage][0]}")
+    templates = {"src/" + path.relative_to(PACKAGE.parent).as_posix() for path in templates_of(modules)}
+    assert code == {source_path(module) for module in modules} | templates
+
+
+def test_the_walk_finds_imports_and_templates() -> None:
+    assert {"headstart.sources.folder", "headstart.door"} <= closure("headstart.fetch")
+    assert "headstart.weights" in closure("headstart.classify"), "an import inside a function"
+    assert {path.name for path in templates_of({"headstart.report"})} == {"report.html.j2", "report.css"}
+    assert {path.name for path in templates_of({"headstart.export"})} == {"model_card.md.j2"}
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_the_params_listed_are_in_params_yaml(stage: str) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for key in LISTED[stage]["params"]:
+        value = params
+        for part in key.split("."):
+            assert part in value, key
+            value = value[part]
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_the_params_listed_are_those_the_stage_reads(stage: str, project: Project) -> None:
+    listed, used = LISTED[stage]["params"], project.used[stage]
+
+    def covers(key: str, read: str) -> bool:
+        return read == key or read.startswith(f"{key}.")
+
+    unlisted = {read for read in used if not any(covers(key, read) for key in listed)}
+    assert not unlisted, "an edit of these would not run the stage again"
+    unread = {key for key in listed if not any(covers(key, read) for read in used)}
+    assert not unread, "an edit of these runs the stage for nothing"
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_outs_lie_in_the_stages_own_folder_and_nowhere_else(stage: str, project: Project) -> None:
+    outs = paths(LISTED[stage]["outs"])
+    assert all(path.startswith(f"stages/{stage}/") for path in outs)
+    assert all((project.root / path).exists() for path in outs)
+    left = {path.relative_to(project.root).as_posix() for path in (project.root / "stages" / stage).iterdir()}
+    assert left == set(outs), "files that DVC would not keep"
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_deps_on_stages_are_outs_of_other_stages(stage: str) -> None:
+    outs = {path: owner for owner, some in LISTED.items() for path in paths(some["outs"])}
+    for path in paths(LISTED[stage]["deps"]):
+        assert path == "data" or path.startswith("src/") or outs[path] != stage
+        assert not path.startswith("src/") or (ROOT / path).is_file()
+
+
+def test_metrics_and_plots_name_outs() -> None:
+    outs = {path for some in LISTED.values() for path in paths(some["outs"])}
+    named = set(PIPELINE["metrics"])
+    for plot in PIPELINE["plots"]:
+        for options in plot.values():
+            named |= set(options["y"])
+    assert all(path in outs or str(Path(path).parent) in outs for path in named)
+
+
+def test_plots_name_columns_that_are_there(project: Project) -> None:
+    for plot in PIPELINE["plots"]:
+        for options in plot.values():
+            for path, columns in options["y"].items():
+                header = (project.root / path).read_text(encoding="utf-8").splitlines()[0].split(",")
+                some = [columns] if isinstance(columns, str) else columns
+                assert {*some, options["x"]} <= set(header), path
+
+
+def test_small_results_are_kept_by_git() -> None:
+    for some in LISTED.values():
+        for out in some["outs"]:
+            path = out if isinstance(out, str) else next(iter(out))
+            small = path.endswith(("/metrics.json", "/history.csv"))
+            assert small == (isinstance(out, dict) and out[path].get("cache") is False), path

@@ -1,0 +1,174 @@
+"""params.yaml: what is right loads, and each mistake is one line that names file, key, value and fix."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from headstart.errors import UserError
+from headstart.params import Params, load
+
+ROOT = Path(__file__).parent.parent
+RECIPE = (ROOT / "recipes/solar-cells.yaml").read_text(encoding="utf-8")
+
+
+def written(folder: Path, text: str = RECIPE) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def changed(folder: Path, key: str, value: Any) -> Path:
+    """The recipe with one key set to a value, or taken out (`...`)."""
+    data = yaml.safe_load(RECIPE)
+    *sections, last = key.split(".")
+    place = data
+    for section in sections:
+        place = place[section]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return written(folder, yaml.safe_dump(data, sort_keys=False))
+
+
+def complaint(path: Path) -> str:
+    """The one line that loading ends with."""
+    with pytest.raises(UserError) as caught:
+        load(path)
+    line = str(caught.value)
+    assert line.startswith(f"{path}: ")
+    assert "\n" not in line
+    return line.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    assert load(path).task == "classify"
+
+
+def test_the_default_params_are_a_recipe() -> None:
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == RECIPE
+
+
+def test_values_and_types() -> None:
+    params = load(ROOT / "params.yaml")
+    assert params.train_head.lr == 0.001  # written 1e-3, which plain YAML takes for text
+    assert params.model.head.hidden == ()
+    assert params.fetch.sources[0].table == "data/solar-cells.csv"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E4", 2e4), ("1.5e-2", 0.015), ("3e+1", 30.0), ("1", 1)])
+def test_numbers_are_numbers_as_in_dvc(tmp_path: Path, text: str, value: float) -> None:
+    assert load(written(tmp_path, RECIPE.replace("lr: 1e-3", f"lr: {text}"))).train_head.lr == value
+
+
+def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path) -> None:
+    assert load(written(tmp_path, RECIPE.replace("experiment: solar-cells", "experiment: '1e3'"))).tracking.experiment
+
+
+def test_params_do_not_change_after_loading() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load(ROOT / "params.yaml").seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train_head.epoch", 9, "train_head.epoch: unknown key; did you mean 'epochs'?"),
+        ("train_head.learning_rate", 0.1, "train_head.learning_rate: unknown key; known here: epochs, lr, batch_size"),
+        ("fine_tune.freeze_deph", 3, "fine_tune.freeze_deph: unknown key; did you mean 'freeze_depth'?"),
+        ("model.head.droput", 0.3, "model.head.droput: unknown key; did you mean 'dropout'?"),
+        ("finetune", {}, "finetune: unknown key; did you mean 'fine_tune'?"),
+        ("export.zzz", 1, "export.zzz: unknown key; known here: tolerance"),
+        ("train_head.lr", 0, "train_head.lr: 0: input should be greater than 0"),
+        ("train_head.lr", "fast", "train_head.lr: 'fast': input should be a valid number, unable to parse"),
+        ("train_head.epochs", 0, "train_head.epochs: 0: input should be greater than or equal to 1"),
+        ("train_head.epochs", 2.5, "train_head.epochs: 2.5: input should be a valid integer"),
+        ("train_head.ema", 1, "train_head.ema: 1: input should be less than 1"),
+        ("fine_tune.freeze_depth", -2, "fine_tune.freeze_depth: -2: input should be greater than or equal to -1"),
+        ("fine_tune.batch_norm", "frozen", "fine_tune.batch_norm: 'frozen': input should be 'fixed' or 'update'"),
+        ("model.image_size", "large", "model.image_size: 'large': input should be a valid integer"),
+        ("model.image_size", 8, "model.image_size: 8: input should be greater than or equal to 16"),
+        ("model.head.hidden", [64, 0], "model.head.hidden.1: 0: input should be greater than or equal to 1"),
+        ("task", "segment", "task: 'segment': input should be 'classify'"),
+        ("seed", -1, "seed: -1: input should be greater than or equal to 0"),
+        ("split.val", 0.5, "split: this section: train + val + test must be 1, they are 1.35"),
+        ("augment.horizontal_flip", 1.5, "augment.horizontal_flip: 1.5: input should be less than or equal to 1"),
+        ("evaluate", ..., "evaluate: missing; add it (recipes/solar-cells.yaml has every key)"),
+        ("train_head.lr", ..., "train_head.lr: missing; add it (recipes/solar-cells.yaml has every key)"),
+        ("train", None, "train: None: input should be a valid dictionary or instance of TrainParams"),
+        ("fetch.sources", [], "fetch.sources: []: tuple should have at least 1 item after validation, not 0"),
+        (
+            "fetch.sources",
+            [{"tabel": "a.csv"}],
+            "fetch.sources.0.tabel: unknown key; did you mean 'table'?",
+        ),
+        (
+            "fetch.sources",
+            [{"table": "a.csv", "folder": "b"}],
+            "fetch.sources.0: this section: a source names exactly one kind of folder, table; "
+            "found ['folder', 'table']",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, key: str, value: object, said: str) -> None:
+    assert complaint(changed(tmp_path, key, value)).startswith(said)
+
+
+def test_two_mistakes_are_counted(tmp_path: Path) -> None:
+    path = written(tmp_path, RECIPE.replace("task: classify", "task: count").replace("seed: 0", "seed: none"))
+    assert complaint(path).endswith("(and 1 more like it)")
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    assert len(complaint(changed(tmp_path, "model.image_size", "x" * 500))) < 250
+
+
+def test_no_file(tmp_path: Path) -> None:
+    assert "no such file; copy one: cp recipes/solar-cells.yaml" in complaint(tmp_path / "params.yaml")
+
+
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    assert "cannot be read" in complaint(tmp_path)
+
+
+def test_no_text(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"task: \xff\xfe")
+    assert "cannot be read" in complaint(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {backbone: [", "not valid YAML at line 1"),
+        ("task: classify\n  seed: 0\n", "not valid YAML at line 2, column 7"),
+        ("task: classify\n\tseed: 0\n", "not valid YAML at line 2, column 1"),
+        ("", "expected sections such as `model:` and `fetch:`, found NoneType"),
+        ("- task\n", "expected sections such as `model:` and `fetch:`, found list"),
+    ],
+)
+def test_no_yaml(tmp_path: Path, text: str, said: str) -> None:
+    assert complaint(written(tmp_path, text)).startswith(said)
+
+
+def test_a_key_given_twice(tmp_path: Path) -> None:
+    text = RECIPE.replace("  lr: 1e-3\n", "  lr: 1e-3\n  lr: 1e-4\n", 1)
+    line = 1 + text.splitlines().index("  lr: 1e-4")
+    assert complaint(written(tmp_path, text)) == f"not valid YAML at line {line}, column 3: key 'lr' stands there twice"
+
+
+def test_python_in_yaml_is_not_run(tmp_path: Path) -> None:
+    text = RECIPE.replace("seed: 0", "seed: !!python/object/apply:os.getpid []")
+    assert "not valid YAML" in complaint(written(tmp_path, text))
+
+
+def test_every_key_of_the_params_is_in_the_default_recipe_or_is_optional() -> None:
+    shown = yaml.safe_load(RECIPE)
+    for name, field in Params.model_fields.items():
+        assert name in shown, f"{name} cannot be found by who reads params.yaml"
+        section = field.annotation
+        for key in getattr(section, "model_fields", {}):
+            assert key in shown[name], f"{name}.{key}"

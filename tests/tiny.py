@@ -1,0 +1,84 @@
+"""A whole project that a test can run in seconds: generated pictures, timm's smallest network, untrained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headstart.augment import augment
+from headstart.coco import Manifest, read
+from headstart.exam import evaluate
+from headstart.export import export
+from headstart.fetch import fetch
+from headstart.fine_tune import fine_tune
+from headstart.params import Params
+from headstart.split import split_stage
+from headstart.train_head import train_head
+from headstart.weights import weights
+
+STAGES = {
+    "fetch": fetch,
+    "weights": weights,
+    "split": split_stage,
+    "augment": augment,
+    "train-head": train_head,
+    "fine-tune": fine_tune,
+    "evaluate": evaluate,
+    "export": export,
+}
+TRUNK = "test_efficientnet"  # 6 blocks, 13 batch norms, 0.1 M parameters
+
+VALUES: dict[str, Any] = {
+    "task": "classify",
+    "seed": 3,
+    "model": {"backbone": TRUNK, "weights": "none", "image_size": 32, "head": {"hidden": [8], "batch_norm": True}},
+    "fetch": {"sources": [{"folder": "data"}]},
+    "split": {"train": 0.5, "val": 0.25, "test": 0.25},
+    "augment": {"copies": 1, "vertical_flip": 0.5, "rotation": 5, "shift": 0.1, "brightness": 0.2, "noise": 0.01},
+    "train": {},
+    "train_head": {"epochs": 4, "lr": 0.01, "batch_size": 8},
+    "fine_tune": {"epochs": 2, "lr": 0.01, "batch_size": 6, "freeze_depth": 3, "layer_decay": 0.9, "ema": 0.5},
+    "evaluate": {"bootstrap": 100, "gallery": 2},
+    "export": {},
+}
+
+
+def make_params(**changes: Any) -> Params:
+    """VALUES with some keys changed; `fine_tune={"epochs": 3}` changes that one key of the section."""
+    values = {
+        key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
+        for key, value in VALUES.items()
+    }
+    return Params.model_validate(values | {key: value for key, value in changes.items() if key not in VALUES})
+
+
+def texture(seed: int, label: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """Coarse noise, no two alike; red for label 0, blue for label 1, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 130, (6, 6, 3))
+    coarse[..., 2 * label] += 120
+    return Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_pictures(root: Path, count: int = 12) -> None:
+    """data/blue and data/red, `count` pictures each."""
+    for label, name in enumerate(("red", "blue")):
+        folder = root / "data" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            texture(1000 * label + number, label).save(folder / f"{number:02d}.png")
+
+
+def run(root: Path, params: Params, *stages: str) -> None:
+    for name in stages or STAGES:
+        STAGES[name](params, root)
+
+
+def manifest(root: Path, stage: str, name: str) -> Manifest:
+    return read(root / "stages" / stage / f"{name}.json")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
