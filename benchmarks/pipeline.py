@@ -118,7 +118,7 @@ def repro(folder: Path) -> tuple[float, int, str]:
 def edit_rate(folder: Path) -> None:
     """Change train_head.lr and say what ran and how long train-head took."""
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["train_head"]["lr"] *= 0.5
+    params["train_head"]["lr"] = float(params["train_head"]["lr"]) / 2  # PyYAML reads 1e-3 as text
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     begin = time.perf_counter()
     run(folder, "headstart", "train-head")

@@ -65,7 +65,7 @@ def draw(params: AugmentParams, *key: object) -> Draw:
 
 
 def apply(picture: Tensor, drawn: Draw) -> Tensor:
-    """Change one picture (3, h, w), uint8. What comes in from outside the frame repeats the picture mirrored."""
+    """Change one picture (3 or 1, h, w), uint8. What comes in from outside the frame repeats the picture mirrored."""
     x = V.horizontal_flip(picture) if drawn.mirror else picture
     x = V.vertical_flip(x) if drawn.upside_down else x
     height, width = x.shape[-2:]
@@ -83,8 +83,9 @@ def apply(picture: Tensor, drawn: Draw) -> Tensor:
         x = x[..., pad : pad + height, pad : pad + width]
     x = V.adjust_brightness(x, drawn.brightness) if drawn.brightness != 1 else x
     x = V.adjust_contrast(x, drawn.contrast) if drawn.contrast != 1 else x
-    x = V.adjust_saturation(x, drawn.saturation) if drawn.saturation != 1 else x
-    x = V.adjust_hue(x, drawn.hue) if drawn.hue else x
+    if len(x) == 3:  # grey has no colour to change
+        x = V.adjust_saturation(x, drawn.saturation) if drawn.saturation != 1 else x
+        x = V.adjust_hue(x, drawn.hue) if drawn.hue else x
     if drawn.noise:
         generator = torch.Generator().manual_seed(drawn.seed)
         noise = torch.randn(x.shape, generator=generator) * (drawn.noise * 255)
@@ -176,18 +177,16 @@ def augment(params: Params, root: Path) -> None:
 def _store(image: coco.Image, number: int, params: Params, root: Path) -> coco.Image:
     """Write one changed copy as PNG or JPEG, as the original is, and describe it."""
     with Pillow.open(root / image.file_name) as opened:
-        kind, mode = opened.format, opened.mode
-        pixels = np.asarray(opened.convert("RGB"))
-    changed = apply(
-        torch.from_numpy(pixels.copy()).permute(2, 0, 1), draw(params.augment, params.seed, image.sha256, number)
-    )
-    picture = Pillow.fromarray(changed.permute(1, 2, 0).contiguous().numpy())
-    grey = mode == "L" and not (params.augment.hue or params.augment.saturation or params.augment.noise)
+        # A grey picture stays grey, one channel of work instead of three, unless something gives it colour.
+        kind, grey = opened.format, opened.mode == "L" and not params.augment.noise
+        pixels = np.asarray(opened.convert("L" if grey else "RGB"))
+    picture = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    changed = apply(picture, draw(params.augment, params.seed, image.sha256, number))
     suffix = ".jpg" if kind == "JPEG" else ".png"
     path = root / "stages/augment/images" / f"{image.id:06d}-{number:02d}{suffix}"
-    picture = picture.convert("L") if grey else picture
     how = {"quality": 95} if kind == "JPEG" else {"compress_level": 1}
-    picture.save(path, **how)  # type: ignore[arg-type]
+    stored = Pillow.fromarray(changed.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    stored.save(path, **how)  # type: ignore[arg-type]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     name = path.relative_to(root).as_posix()
     return image.model_copy(update={"file_name": name, "sha256": digest, "copy_of": image.id})
