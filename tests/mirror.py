@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import functools
 import hashlib
 import random
 import subprocess
@@ -68,7 +69,7 @@ class Mirror:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        return await self._send(request, path.read_bytes(), fault)
+        return await self._send(request, *_content(path, path.stat().st_mtime_ns), fault)
 
     def _fault(self, path: str) -> str:
         if self.scripts.get(path):
@@ -80,8 +81,8 @@ class Mirror:
                 return fault
         return ""
 
-    async def _send(self, request: web.Request, data: bytes, fault: str) -> web.StreamResponse:
-        etag = f'"{hashlib.md5(data).hexdigest()}"' if self.etags else ""
+    async def _send(self, request: web.Request, data: bytes, etag: str, fault: str) -> web.StreamResponse:
+        etag = etag if self.etags else ""
         headers = {"ETag": etag} if etag else {}
         if etag and request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers=headers)
@@ -107,6 +108,13 @@ class Mirror:
             assert request.transport is not None
             request.transport.abort()
         return response
+
+
+@functools.lru_cache(4096)
+def _content(path: Path, _: int) -> tuple[bytes, str]:
+    """A file and its ETag, kept as long as the file has not changed."""
+    data = path.read_bytes()
+    return data, f'"{hashlib.md5(data).hexdigest()}"'
 
 
 @contextmanager

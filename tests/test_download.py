@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import re
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -151,7 +152,15 @@ def test_a_server_that_says_nothing_times_out(mirror: Mirror) -> None:
     assert error(mirror, "/a.png", DownloadParams(timeout=0.1, attempts=1)).kind == "timeout"
 
 
-def test_hosts_that_are_not_there(mirror: Mirror) -> None:
+def test_hosts_that_are_not_there(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up = socket.getaddrinfo
+
+    def nobody(host: str, *args: Any, **options: Any) -> Any:
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
     urls = ["http://no-such-host.invalid/a.png", "http://127.0.0.1:9/a.png", "http://[/a.png"]
     found = download.pictures(urls, QUICK.model_copy(update={"attempts": 2}), decodable)
     kinds = [answer.kind for answer in (found[url] for url in urls) if isinstance(answer, TransferError)]

@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from headstart.download import is_remote, local_path
@@ -18,9 +18,11 @@ from headstart.sources.open_images_tables import About, Vocabulary
 from headstart.sources.wanted import Box, Local, Remote, Wanted, only_label
 
 
-@dataclass
+@dataclass(slots=True)
 class Seen:
     """What the tables of one split say about one picture, in the names of the classes asked for.
+
+    There may be a million of these (`Person`), so what is empty is shared.
 
     Attributes:
         present: verified to be there, by a label or a box.
@@ -30,16 +32,16 @@ class Seen:
         passes: whether all boxes pass the filters.
     """
 
-    present: set[str] = field(default_factory=set)
-    absent: set[str] = field(default_factory=set)
-    others: set[str] = field(default_factory=set)
-    boxes: list[Box] = field(default_factory=list)
+    present: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+    boxes: tuple[Box, ...] = ()
     passes: bool = True
 
-    def shows(self, *, by_boxes: bool) -> set[str]:
+    def shows(self, *, by_boxes: bool) -> frozenset[str]:
         """The classes that the picture can be taken for."""
         if by_boxes:
-            return {box.label for box in self.boxes} if self.passes else set()
+            return frozenset(box.label for box in self.boxes) if self.passes else frozenset()
         return self.present
 
 
@@ -103,18 +105,18 @@ def _seen(
     if by_boxes:
         for row in tables.boxes(split, params.metadata_url, downloads, list(asked)):
             picture, name = seen.setdefault(row.image, Seen()), asked[row.mid]
-            picture.present.add(name)
-            picture.boxes.append(Box(name, row.xmin, row.ymin, row.xmax, row.ymax, row.flags["IsGroupOf"] == "1"))
+            picture.present |= {name}
+            picture.boxes += (Box(name, row.xmin, row.ymin, row.xmax, row.ymax, row.flags["IsGroupOf"] == "1"),)
             picture.passes &= all(row.flags[flag] == value for flag, value in flags.items())
     if not by_boxes or params.negatives is not None:
         for image, mid, is_there in tables.labels(split, params.metadata_url, downloads, [*asked, *others]):
             picture = seen.setdefault(image, Seen())
             if mid in others and mid not in asked and is_there:
-                picture.others.add(others[mid])
+                picture.others |= {others[mid]}
             elif mid in asked and is_there:
-                picture.present.add(asked[mid])
+                picture.present |= {asked[mid]}
             elif mid in own:  # that a picture shows no dog does not mean that it shows no animal
-                picture.absent.add(asked[mid])
+                picture.absent |= {asked[mid]}
     return seen
 
 
@@ -175,7 +177,7 @@ def _negatives(splits: Splits, names: list[str], params: OpenImagesParams) -> It
 
 def _picture(choice: Choice, about: About | None, params: OpenImagesParams, *, detect: bool) -> Wanted:
     url = f"{params.images_url}/{choice.split}/{choice.image}.jpg"
-    boxes = tuple(choice.seen.boxes) if choice.name is not None else ()
+    boxes = choice.seen.boxes if choice.name is not None else ()
     negative = params.negatives.label if params.negatives is not None and not detect else None
     return Wanted(
         location=url,

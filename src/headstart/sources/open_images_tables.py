@@ -109,7 +109,7 @@ def boxes(split: str, url: str, downloads: DownloadParams, mids: Sequence[str]) 
     corners = ("XMin", "YMin", "XMax", "YMax")
     path = large(f"{url}/{BOXES[split]}", downloads)
     table = with_names(path, "LabelName", mids, ("ImageID", "LabelName", *corners, *FLAGS))
-    for row in table.to_pylist():
+    for row in _dicts(table):
         xmin, ymin, xmax, ymax = (float(row[corner]) for corner in corners)
         flags = {flag: row[flag] or "-1" for flag in FLAGS}
         yield BoxRow(row["ImageID"], row["LabelName"], xmin, ymin, xmax, ymax, flags)
@@ -118,8 +118,14 @@ def boxes(split: str, url: str, downloads: DownloadParams, mids: Sequence[str]) 
 def labels(split: str, url: str, downloads: DownloadParams, mids: Sequence[str]) -> Iterator[tuple[str, str, bool]]:
     """What people verified: picture, class, and whether it is there."""
     path = large(f"{url}/{LABELS.format(split=split)}", downloads)
-    for row in with_names(path, "LabelName", mids, ("ImageID", "LabelName", "Confidence")).to_pylist():
+    for row in _dicts(with_names(path, "LabelName", mids, ("ImageID", "LabelName", "Confidence"))):
         yield row["ImageID"], row["LabelName"], float(row["Confidence"]) == 1
+
+
+def _dicts(table: Any) -> Iterator[dict[str, str]]:
+    """Row by row; all of them as dictionaries at once would take many times the memory."""
+    for batch in table.to_batches(max_chunksize=10_000):
+        yield from batch.to_pylist()
 
 
 def about(split: str, url: str, downloads: DownloadParams, images: Sequence[str]) -> dict[str, About]:
