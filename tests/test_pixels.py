@@ -45,7 +45,8 @@ def test_squash_is_pillows_resize(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     found = pixels.fit(tiny.texture(1, 0).convert(mode), wanted())
-    assert (found.shape, found.dtype) == ((48, 48, 3), np.uint8)
+    assert found.shape == (48, 48, 3)
+    assert found.dtype == np.uint8
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])

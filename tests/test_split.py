@@ -89,8 +89,8 @@ def test_shares_come_out_within_one_unit(groups: list[int], seed: int, train: fl
     names = [f"group {number}" for number, size in enumerate(groups) for _ in range(size)]
     images = [record(n, group=name) for n, name in enumerate(names, start=1)]
     found = counts(split(records(*images), params, seed, []), "ant")
-    for name, share in (("train", params.train), ("val", params.val), ("test", params.test)):
-        assert abs(found[name] - share * len(sizes)) <= max(groups)
+    for name in SPLITS:
+        assert abs(found[name] - getattr(params, name) * len(sizes)) <= max(groups)
 
 
 def test_ten_pictures_by_hand() -> None:
