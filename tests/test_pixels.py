@@ -46,7 +46,7 @@ def test_squash_is_pillows_resize(shape: tuple[int, int]) -> None:
 def test_every_mode_becomes_rgb(mode: str) -> None:
     found = pixels.fit(tiny.texture(1, 0).convert(mode), wanted())
     assert found.shape == (48, 48, 3)
-    assert found.dtype == np.dtype(np.uint8)
+    assert found.dtype == np.uint8
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])

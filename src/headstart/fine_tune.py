@@ -40,7 +40,7 @@ def fine_tune(params: Params, root: Path) -> None:
     head = {name: tensor for name, tensor in after.items() if name.startswith("head.")}
     modelfile.save(out / "model.safetensors", {f"trunk.{name}": tensor for name, tensor in trunk.items()} | head, card)
     sizes = {"frozen_parameters": sum(block.size for block in blocks[:depth])}
-    sizes["trained_parameters"] = sum(block.size for block in blocks[depth:]) + sum(t.numel() for t in head.values())
+    sizes["trained_parameters"] = sum(block.size for block in blocks[depth:]) + _size(network.head)
     write_json(out / "metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores, **sizes})
     table = [
         {"block": n, "name": name, "parameters": size, "state": state}
@@ -74,7 +74,7 @@ def _fit_trunk(
         return classify.loss(logits, wanted, weights, section.label_smoothing)
 
     return fit(
-        Autocast(network, compute),
+        Autocast(network, compute, section.batch_norm),
         _groups(network, blocks, section.layer_decay),
         batches=batches,
         steps=steps_of(len(seen), section.batch_size),
@@ -87,11 +87,19 @@ def _fit_trunk(
 
 
 class Autocast(nn.Module):
-    """A network that computes in the machine's precision."""
+    """A network that computes in the machine's precision, and whose trunk keeps its statistics where they are fixed."""
 
-    def __init__(self, network: nn.Module, compute: Compute) -> None:
+    def __init__(self, network: classify.Classifier, compute: Compute, batch_norm: str) -> None:
         super().__init__()
-        self.network, self.compute = network, compute
+        self.network, self.compute, self.batch_norm = network, compute, batch_norm
+
+    def train(self, mode: bool = True) -> "Autocast":
+        super().train(mode)
+        if self.batch_norm == "fixed":  # most are folded; the others must not go on counting
+            for module in self.network.trunk.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, pictures: Tensor) -> Tensor:
         with self.compute.autocast():
@@ -114,6 +122,10 @@ def _groups(network: classify.Classifier, blocks: list[Block], decay: float) -> 
         {"params": some, "scale": scale} | ({} if decays else {"weight_decay": 0.0})
         for (scale, decays), some in groups.items()
     ]
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

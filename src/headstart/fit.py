@@ -1,6 +1,7 @@
 """The training loop, one for everything that trains."""
 
 import csv
+import hashlib
 import io
 import math
 import time
@@ -149,10 +150,12 @@ def _csv(rows: list[dict[str, float]]) -> str:
 
 def order(count: int, batch_size: int, *key: int) -> tuple[Tensor, ...]:
     """Rows 0..count-1 shuffled by a key, in batches of almost equal size: batch norm cannot do with one row."""
-    generator = torch.Generator().manual_seed(int.from_bytes(repr(key).encode(), "little") % 2**63)
+    digest = hashlib.sha256(repr(key).encode()).digest()  # torch looks at 32 bits of a seed: each must hold all the key
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
     return torch.randperm(count, generator=generator).tensor_split(steps_of(count, batch_size))
 
 
 def steps_of(count: int, batch_size: int) -> int:
-    """Batches in an epoch."""
-    return max(1, round(count / batch_size))
+    """Batches in an epoch: none of a single row, unless that is the size asked for."""
+    most = count if batch_size == 1 else count // 2
+    return max(1, min(round(count / batch_size), most))

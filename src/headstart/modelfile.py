@@ -55,5 +55,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
         with safe_open(path, framework="pt") as file:
             card = Card.model_validate(json.loads((file.metadata() or {})[_KEY]))
             return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path}: not a model of ours ({error}); run `dvc repro` to make it anew") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a model of ours ({reason}); run `dvc repro` to make it anew") from None

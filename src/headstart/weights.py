@@ -21,7 +21,7 @@ UNTRAINED_SEED = 0  # `weights: none` must be the same network every time
 
 
 def trunk(backbone: str, **how: Any) -> nn.Module:
-    """A timm network without its classifier: pictures (n, 3, h, w) -> features (n, `num_features`).
+    """A timm network without its classifier: pictures (n, 3, h, w) -> features (n, `head_hidden_size`).
 
     Raises:
         UserError: timm has no network of that name; the line gives the nearest.
@@ -58,7 +58,7 @@ def _about(network: nn.Module) -> dict[str, object]:
     wants = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "features": network.num_features,
+        "features": network.head_hidden_size,  # num_features is the width before a hidden layer of timm's own head
         "input": {
             "size": wants["input_size"][-1],
             "interpolation": wants["interpolation"],

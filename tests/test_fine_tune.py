@@ -1,0 +1,219 @@
+"""Fine-tuning: frozen means frozen to the bit, and the file is a network that plain timm runs."""
+
+import csv
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import tiny
+from conftest import Project
+from headstart import classify, freeze, modelfile
+from headstart.errors import UserError
+from headstart.fine_tune import Autocast, _groups, fine_tune
+from headstart.weights import trunk
+
+
+def before_and_after(root: Path, **fine_tuned: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    fine_tune(tiny.make_params(fine_tune=fine_tuned), root)
+    return tuple(modelfile.read(root / f"stages/{name}/model.safetensors")[0] for name in ("train-head", "fine-tune"))  # type: ignore[return-value]
+
+
+@pytest.fixture
+def root(project: Project, tmp_path: Path) -> Path:
+    """A copy of the project, up to train-head."""
+    for name in ("fetch", "weights", "split", "augment", "train-head"):
+        shutil.copytree(project.root / "stages" / name, tmp_path / "stages" / name)
+    shutil.copytree(project.root / ".cache", tmp_path / ".cache")
+    return tmp_path
+
+
+@pytest.fixture
+def last_epoch_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the val pictures finds a lower loss than the one before: what was trained is what is kept."""
+    losses = itertools.count(100, -1)
+    monkeypatch.setattr(classify, "score", lambda *_: {"val_loss": float(next(losses)), "val_accuracy": 0.5})
+
+
+def of_block(names: tuple[str, ...]) -> set[str]:
+    """Modules that own these parameters: their batch norms' statistics belong to the block as well."""
+    return {f"trunk.{name.rpartition('.')[0]}" for name in names}
+
+
+@pytest.mark.usefixtures("last_epoch_is_best")
+@pytest.mark.parametrize("batch_norm", ["fixed", "update"])
+@pytest.mark.parametrize(("depth", "frozen_blocks"), [(0, 0), (1, 1), (3, 3), (5, 5), (6, 6), (-1, 6)])
+def test_frozen_is_frozen_to_the_bit(root: Path, depth: int, frozen_blocks: int, batch_norm: str) -> None:
+    before, after = before_and_after(root, freeze_depth=depth, batch_norm=batch_norm, ema=0)
+    assert list(after) == list(before)
+    some = freeze.blocks(trunk(tiny.TRUNK))
+    for block in some:
+        owners = of_block(block.parameters)
+        tensors = [name for name in before if name.rpartition(".")[0] in owners]
+        assert any("running_mean" in name for name in tensors)
+        if block.number < frozen_blocks:
+            assert all(torch.equal(before[name], after[name]) for name in tensors), block.name
+        else:
+            assert all(not torch.equal(before[name], after[name]) for name in tensors if before[name].ndim > 1)
+    head = [name for name in before if name.startswith("head.") and name.endswith("weight")]
+    assert all(not torch.equal(before[name], after[name]) for name in head)
+
+
+@pytest.mark.usefixtures("last_epoch_is_best")
+def test_the_statistics_of_blocks_that_train_are_updated_where_asked(root: Path) -> None:
+    before, after = before_and_after(root, freeze_depth=3, batch_norm="update")
+    some = freeze.blocks(trunk(tiny.TRUNK))
+    moved = {name for name in before if name.endswith(("running_mean", "running_var")) and name.startswith("trunk.")}
+    moved = {name for name in moved if not torch.equal(before[name], after[name])}
+    above = {owner for block in some[3:] for owner in of_block(block.parameters)}
+    assert moved == {name for name in before if name.rpartition(".")[0] in above and "running" in name}
+
+
+@pytest.mark.usefixtures("last_epoch_is_best")
+@pytest.mark.parametrize("backbone", ["test_resnet", "resnetv2_18", "test_byobnet", "mobilenetv3_small_050"])
+def test_fixed_statistics_are_fixed_where_batch_norm_cannot_be_folded_too(tmp_path: Path, backbone: str) -> None:
+    """The function of the frozen statistics: train a step at no rate to speak of, and nothing may have changed."""
+    tiny.make_pictures(tmp_path, 4)
+    params = tiny.make_params(
+        model={"backbone": backbone, "head": {}, "image_size": 64},
+        train_head={"epochs": 1},
+        fine_tune={"epochs": 1, "lr": 1e-12, "freeze_depth": 1, "weight_decay": 0, "ema": 0},
+    )
+    tiny.run(tmp_path, params, "fetch", "weights", "split", "augment", "train-head", "fine-tune")
+    files = [modelfile.read(tmp_path / f"stages/{name}/model.safetensors") for name in ("train-head", "fine-tune")]
+    pictures = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before, after = (classify.build(*file)(pictures) for file in files)
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-3)
+
+
+def test_the_file_is_a_network_that_plain_timm_runs(project: Project) -> None:
+    tensors, card = modelfile.read(project.root / "stages/fine-tune/model.safetensors")
+    plain: nn.Module = timm.create_model(tiny.TRUNK, num_classes=0)
+    under = {name.removeprefix("trunk."): t for name, t in tensors.items() if name.startswith("trunk.")}
+    plain.load_state_dict(under, strict=True)
+    network = classify.build(tensors, card)
+    pictures = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network.head(plain.eval()(pictures)), network(pictures))
+    assert card == modelfile.read(project.root / "stages/train-head/model.safetensors")[1]
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_what_is_kept_scores_as_the_history_says(project: Project) -> None:
+    """The saved network, unfolded, on the val pictures: the loss of the best epoch again."""
+    from headstart import pixels
+    from headstart.batches import outputs
+    from headstart.compute import Compute
+
+    metrics = tiny.read_json(project.root / "stages/fine-tune/metrics.json")
+    history = rows(project.root / "stages/fine-tune/history.csv")
+    assert metrics["epochs"] == len(history) == 2
+    assert metrics["best_epoch"] == 1 + min(range(2), key=lambda row: history[row]["val_loss"])
+    best = history[metrics["best_epoch"] - 1]
+    assert best["val_loss"] == pytest.approx(metrics["val_loss"], rel=1e-5)
+    tensors, card = modelfile.read(project.root / "stages/fine-tune/model.safetensors")
+    val = tiny.manifest(project.root, "split", "val").images
+    seen = pixels.load(val, project.root, card.input, "decode")
+    logits = outputs(classify.build(tensors, card), seen, card.input, Compute(torch.device("cpu"), bf16=False))
+    scores = classify.score(logits, classify.targets(val, card.labels))
+    assert scores["val_loss"] == pytest.approx(metrics["val_loss"], abs=0.02)  # bf16, where the machine has it
+
+
+def test_metrics_and_blocks_count_every_parameter(project: Project) -> None:
+    metrics = tiny.read_json(project.root / "stages/fine-tune/metrics.json")
+    table = tiny.read_json(project.root / "stages/fine-tune/blocks.json")
+    assert [row["state"] for row in table] == ["frozen"] * 3 + ["trains"] * 4
+    for state, key in (("frozen", "frozen_parameters"), ("trains", "trained_parameters")):
+        assert metrics[key] >= sum(row["parameters"] for row in table if row["state"] == state)
+    network = classify.build(*modelfile.read(project.root / "stages/fine-tune/model.safetensors"))
+    total = sum(parameter.numel() for parameter in network.parameters())
+    assert sum(row["parameters"] for row in table) == total
+
+
+def test_trained_parameters_do_not_count_statistics(project: Project) -> None:
+    metrics = tiny.read_json(project.root / "stages/fine-tune/metrics.json")
+    table = tiny.read_json(project.root / "stages/fine-tune/blocks.json")
+    assert metrics["trained_parameters"] == sum(row["parameters"] for row in table if row["state"] == "trains")
+
+
+def test_too_large_a_depth_stops_before_anything_is_written(root: Path) -> None:
+    with pytest.raises(UserError, match="freeze_depth: 9: this backbone has 6 blocks"):
+        before_and_after(root, freeze_depth=9)
+    assert not (root / "stages/fine-tune").exists()
+
+
+def test_no_model_to_start_from(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train-head/model\.safetensors: no such file; run the stage that writes it"):
+        fine_tune(tiny.make_params(), tmp_path)
+
+
+def test_a_rate_that_blows_up_says_so(root: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"params\.yaml: fine_tune\.lr: 1e\+30: the loss is (nan|inf) in epoch 1, batch"
+    ):
+        before_and_after(root, lr=1e30, ema=0)
+    assert not (root / "stages/fine-tune/model.safetensors").exists()
+
+
+def test_each_block_has_the_next_ones_rate_times_the_decay(project: Project) -> None:
+    network = classify.build(*modelfile.read(project.root / "stages/fine-tune/model.safetensors"))
+    some = freeze.blocks(network.trunk)
+    freeze.freeze(network.trunk, some, 2)
+    groups = _groups(network, some, 0.5)
+    scale = {id(p): group["scale"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    decays = {id(p): "weight_decay" not in group for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    number = {f"trunk.{name}": block.number for block in some for name in block.parameters}
+    for name, parameter in network.named_parameters():
+        if number.get(name, 9) < 2:
+            assert id(parameter) not in scale
+        else:
+            assert scale[id(parameter)] == 0.5 ** (6 - number.get(name, 6)), name
+            assert decays[id(parameter)] == (parameter.ndim > 1), "biases and norms do not decay"
+
+
+def test_the_rate_in_the_history_falls(project: Project) -> None:
+    history = rows(project.root / "stages/fine-tune/history.csv")
+    assert list(history[0]) == ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]
+    assert history[0]["lr"] > history[1]["lr"] > 0
+
+
+def test_autocast_is_close() -> None:
+    from headstart.compute import Compute
+
+    network = classify.Classifier(trunk(tiny.TRUNK), nn.Linear(256, 2)).eval()
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = network(pictures)
+        found = Autocast(network, Compute(torch.device("cpu"), bf16=True), "fixed")(pictures)
+    assert (found.float() - wanted).abs().max() < 0.05 * wanted.abs().max() + 0.01
+
+
+def test_other_augmentation_other_training(root: Path) -> None:
+    def weights(**changes: Any) -> bytes:
+        fine_tune(tiny.make_params(**changes), root)
+        return (root / "stages/fine-tune/model.safetensors").read_bytes()
+
+    first = weights()
+    assert weights() == first
+    assert weights(augment={"rotation": 6}) != first
+    assert weights(seed=4) != first
+    assert weights(augment={"copies": 5}) == first, "stored copies are train-head's"
+
+
+def test_blocks_are_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before_and_after(root, freeze_depth=2, epochs=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("frozen" in line for line in lines) == 2
+    assert sum("trains" in line for line in lines) == 5
+    assert json.loads((root / "stages/fine-tune/blocks.json").read_text())[0]["name"] == "conv_stem"
