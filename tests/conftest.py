@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import settings
 from pydantic import BaseModel
 
 import tiny
 from headstart.params import Params
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)  # a failure is one for everybody
+settings.load_profile("repeatable")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_gradients_are_torchs_own(kernel: int, stride: int, padding: str) -> Non
     st.tuples(st.integers(7, 16), st.integers(7, 16)),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_gradients_of_any_shape(
     kernel: tuple[int, int], stride: int, padding: tuple[int, int], size: tuple[int, int], bias: bool
 ) -> None:

@@ -145,7 +145,7 @@ def test_by_hand() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 20), st.floats(0, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_rate_climbs_then_falls_and_stays_between_nothing_and_all(epochs: int, steps: int, warmup: float) -> None:
     params = make(epochs=epochs, warmup_epochs=warmup)
     rates = [schedule(step, steps, params) for step in range(epochs * steps)]
@@ -247,7 +247,7 @@ def test_frozen_parts_stay_and_their_statistics_too(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.integers(0, 5), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_epoch_has_every_row_once_in_batches_of_almost_equal_size(
     count: int, batch_size: int, seed: int, epoch: int
 ) -> None:

@@ -47,6 +47,11 @@ def test_blocks_of_a_known_network() -> None:
     assert len(blocks(network("tf_efficientnet_lite0"))) == 17
 
 
+def test_a_network_that_timm_does_not_divide() -> None:
+    with pytest.raises(UserError, match=r"model\.backbone: timm does not say which blocks its PoolingVision.* has"):
+        blocks(network("pit_ti_224"))
+
+
 @pytest.mark.parametrize(("asked", "meant"), [(0, 0), (1, 1), (6, 6), (-1, 6)])
 def test_depths(asked: int, meant: int) -> None:
     assert depth_of(blocks(network()), asked) == meant

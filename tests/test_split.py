@@ -58,7 +58,7 @@ def manifests(draw: st.DrawFn) -> tuple[Manifest, list[tuple[int, int]]]:
 
 
 @given(manifests(), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_holds_of_every_split(made: tuple[Manifest, list[tuple[int, int]]], seed: int) -> None:
     manifest, twins = made
     assigned = split(manifest, PARAMS, seed, twins)
@@ -82,7 +82,7 @@ def test_what_holds_of_every_split(made: tuple[Manifest, list[tuple[int, int]]],
 
 
 @given(st.lists(st.integers(1, 4), min_size=12, max_size=40), st.integers(0, 5), st.sampled_from([0.6, 0.34, 0.8]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_come_out_within_one_unit(groups: list[int], seed: int, train: float) -> None:
     params = SplitParams(train=train, val=(1 - train) / 2, test=(1 - train) / 2)
     sizes = [size for size in groups for _ in range(size)]
@@ -200,7 +200,7 @@ def test_no_test_pictures_at_all() -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.integers(-1, 64))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_twins_are_those_that_imagehash_finds_near(numbers: list[int], bits: int) -> None:
     near = [number ^ (1 << number % 64) for number in numbers[:5]]  # one bit away
     hashes = [np.array([n >> b & 1 for b in range(64)], bool).reshape(8, 8) for n in [*numbers, *near]]

@@ -63,8 +63,8 @@ def class_weights(targets: Tensor, labels: int, params: FitParams) -> Tensor | N
 
 
 def loss(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Cross entropy, a scalar."""
-    return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+    """Cross entropy, a scalar; in fp32, whatever the network computed in."""
+    return F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
 
 
 def predict(logits: Tensor, temperature: float = 1.0) -> Tensor:

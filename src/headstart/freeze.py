@@ -19,9 +19,18 @@ class Block:
 
 
 def blocks(trunk: nn.Module) -> list[Block]:
-    """The trunk's blocks from the input on, by timm's own grouping (the one its layer-wise decay uses)."""
+    """The trunk's blocks from the input on, by timm's own grouping (the one its layer-wise decay uses).
+
+    Raises:
+        UserError: timm has no grouping for this network.
+    """
     from timm.models import group_parameters
 
+    if not hasattr(trunk, "group_matcher"):
+        raise UserError(
+            f"params.yaml: model.backbone: timm does not say which blocks its {type(trunk).__name__} has, "
+            "so that none can be frozen; choose another backbone"
+        )
     sizes = {name: parameter.numel() for name, parameter in trunk.named_parameters()}
     grouped = group_parameters(trunk, trunk.group_matcher(coarse=False))  # type: ignore[operator]
     return [

@@ -81,7 +81,7 @@ class Model:
         for path in paths:
             try:
                 admitted = admit(path.read_bytes())
-            except PictureError as error:
+            except (PictureError, OSError) as error:
                 yield Prediction(path, {}, str(error))
                 continue
             with Pillow.open(io.BytesIO(admitted.data)) as picture:

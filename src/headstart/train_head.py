@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headstart import classify, coco, modelfile
 from headstart.compute import prepare
 from headstart.embed import embeddings
-from headstart.errors import missing_file
+from headstart.errors import UserError, missing_file
 from headstart.files import write_json
 from headstart.fit import Batch, Scores, fit, order, steps_of
 from headstart.modelfile import Card
@@ -30,6 +30,7 @@ def train_head(params: Params, root: Path) -> None:
 
         network = build(card.backbone)
         network.load_state_dict(pretrained)
+        _try_size(network, card)
         return network
 
     def embed(images: Sequence[coco.Image]) -> Tensor:
@@ -69,6 +70,20 @@ def train_head(params: Params, root: Path) -> None:
     write_json(
         root / "stages/train-head/metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores}
     )
+
+
+@torch.no_grad()
+def _try_size(trunk: nn.Module, card: Card) -> None:
+    """Many transformers take pictures of one size only, and some networks none that are very small."""
+    size = card.input.size
+    try:
+        trunk.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:
+        own = trunk.pretrained_cfg["input_size"][-1]  # type: ignore[index]
+        raise UserError(
+            f"params.yaml: model.image_size: {size}: {card.backbone} does not take pictures of that size "
+            f"({str(error).partition(chr(10))[0]}); give its own, {own}, or another backbone"
+        ) from None
 
 
 def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor], str]:

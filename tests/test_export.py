@@ -1,0 +1,144 @@
+"""The exported model says what the examined one says, and what cannot be proven is not left lying around."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import tiny
+from conftest import Project
+from headstart import classify, modelfile, pixels
+from headstart.batches import outputs
+from headstart.compute import Compute
+from headstart.errors import UserError
+from headstart.export import export
+from headstart.predict import Model
+from headstart.weights import trunk
+
+CPU = Compute(torch.device("cpu"), bf16=False)
+
+
+@pytest.fixture
+def root(project: Project, tmp_path: Path) -> Path:
+    """A copy of the project, with what an earlier export left."""
+    shutil.copytree(project.root, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def torch_logits(project: Project) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    tensors, card = modelfile.read(project.root / "stages/fine-tune/model.safetensors")
+    test = tiny.manifest(project.root, "split", "test").images
+    seen = pixels.load(test, project.root, card.input, "decode")
+    found: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = outputs(
+        classify.build(tensors, card), seen, card.input, CPU
+    ).numpy()
+    return found
+
+
+def test_onnx_gives_the_torch_models_logits(project: Project) -> None:
+    model = Model(project.root / "stages/export")
+    test = tiny.manifest(project.root, "split", "test").images
+    seen = np.stack([pixels.decode(project.root / image.file_name, model.input) for image in test])
+    wanted = torch_logits(project)
+    for batch in (1, 4, 6):  # the batch is free
+        np.testing.assert_allclose(model.logits(seen[:batch]), wanted[:batch], atol=1e-5)
+    temperature = tiny.read_json(project.root / "stages/export/labels.json")["temperature"]
+    calibrated = torch.from_numpy(wanted / temperature).softmax(1).numpy()
+    np.testing.assert_allclose(model.probabilities(seen), calibrated, atol=1e-5)
+    assert model.probabilities(seen).sum(1) == pytest.approx(np.ones(6))
+
+
+def test_parity_is_written_down(project: Project) -> None:
+    parity = tiny.read_json(project.root / "stages/export/parity.json")
+    assert (parity["pictures"], parity["same_label"], parity["tolerance"]) == (6, 6, 1e-3)
+    assert 0 <= parity["largest_logit_difference"] < 1e-4
+
+
+def test_the_examined_figures_are_those_of_the_exported_model(project: Project) -> None:
+    """predictions.json of the exam, and the exported file on the same pictures."""
+    model = Model(project.root / "stages/export")
+    for row in tiny.read_json(project.root / "stages/evaluate/predictions.json"):
+        shown = model.probabilities(pixels.decode(project.root / row["file_name"], model.input)[None])[0]
+        told = [row["fine_tuned"]["probabilities"][label] for label in model.labels]
+        assert list(map(float, shown)) == pytest.approx(told, abs=1e-5)
+
+
+def test_the_file_stands_alone_and_says_what_it_takes(project: Project) -> None:
+    folder = project.root / "stages/export"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "labels.json",
+        "model.onnx",
+        "model_card.md",
+        "parity.json",
+    ], "no file of weights beside it, no half-written one"
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    assert (taken.name, taken.type, taken.shape[1:]) == ("pixels", "tensor(uint8)", [32, 32, 3])
+    assert [given.name for given in session.get_outputs()] == ["logits", "probabilities"]
+    labels = tiny.read_json(folder / "labels.json")
+    assert labels["labels"] == ["blue", "red"]
+    assert labels["input"]["resize"] == "squash"
+
+
+def test_the_model_card_holds_the_figures(project: Project) -> None:
+    card = (project.root / "stages/export/model_card.md").read_text(encoding="utf-8")
+    accuracy = tiny.read_json(project.root / "stages/evaluate/metrics.json")["test"]["accuracy"]
+    for said in ("blue, red", tiny.TRUNK, f"| {accuracy:.3f} (95 % interval", "12 pictures", "folder:data", "6 test"):
+        assert said in card, said
+
+
+def test_what_cannot_be_proven_fails_and_is_not_left(root: Path) -> None:
+    (root / "stages/export/parity.json").unlink()
+    with pytest.raises(UserError) as caught:
+        export(tiny.make_params(export={"tolerance": 1e-12}), root)
+    line = str(caught.value)
+    assert line.startswith("params.yaml: export.tolerance: 1e-12: the ONNX model differs by ")
+    assert "agrees on 6 of 6 labels" in line
+    assert "\n" not in line
+    assert not (root / "stages/export/model.onnx").exists(), "the one before neither"
+    assert not (root / "stages/export/parity.json").exists()
+
+
+def test_an_onnx_model_that_says_something_else_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the exporter had translated an operator wrongly."""
+    logits = Model.logits
+    monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)  # the file of the fixture will do
+    monkeypatch.setattr(Model, "logits", lambda self, seen: logits(self, seen)[:, ::-1])
+    with pytest.raises(UserError, match="agrees on 0 of 6 labels"):
+        export(tiny.make_params(export={"tolerance": 100}), root)
+    assert not (root / "stages/export/model.onnx").exists()
+
+
+def test_an_answer_that_is_no_number_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = Model.logits
+    monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)
+    # The label stays: nan counts as the largest.
+    monkeypatch.setattr(
+        Model, "logits", lambda self, seen: np.where((x := logits(self, seen)) == x.max(1, keepdims=True), np.nan, x)
+    )
+    with pytest.raises(UserError, match="differs by nan in a logit and agrees on 6 of 6"):
+        export(tiny.make_params(), root)
+    assert not (root / "stages/export/model.onnx").exists()
+
+
+def test_no_model_to_export(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"fine-tune/model\.safetensors: no such file; run the stage that writes it"):
+        export(tiny.make_params(), tmp_path)
+
+
+def test_the_network_exported_is_the_one_plain_timm_runs(project: Project) -> None:
+    tensors, card = modelfile.read(project.root / "stages/fine-tune/model.safetensors")
+    plain = trunk(card.backbone).eval()
+    plain.load_state_dict({k.removeprefix("trunk."): t for k, t in tensors.items() if k.startswith("trunk.")})
+    test = tiny.manifest(project.root, "split", "test").images
+    seen = pixels.load(test, project.root, card.input, "decode")
+    mean, std = (torch.tensor(value).reshape(1, 3, 1, 1) for value in (card.input.mean, card.input.std))
+    with torch.no_grad():
+        features = plain((torch.from_numpy(seen.copy()).permute(0, 3, 1, 2) / 255 - mean) / std)
+        head = classify.build(tensors, card).head
+        np.testing.assert_allclose(head(features).numpy(), torch_logits(project), atol=1e-5)
+    assert json.loads((project.root / "stages/export/labels.json").read_text())["labels"] == list(card.labels)
