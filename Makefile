@@ -27,6 +27,7 @@ check: $(READY)
 	@mypy
 
 ui: $(READY)
+	@echo "== runs: http://127.0.0.1:5000, 'Model training' at the top left, then the experiment (Ctrl-C ends)"
 	mlflow ui
 
 # Rebuilt when the lock changes. The stamp is made last: its presence means that the environment is complete.
@@ -34,7 +35,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "== environment: $(VENV) from requirements.lock (some 5 GB the first time, mostly torch)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headstart needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)
-	@pip install --quiet --progress-bar on --require-hashes -r requirements.lock
+	@pip install --require-hashes -r requirements.lock
 	@pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

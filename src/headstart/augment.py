@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as Pillow
+from PIL import ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
@@ -19,7 +20,7 @@ from headstart.files import write_json
 from headstart.params import AugmentParams, Params
 from headstart.pool import each
 
-SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE = 6, 5, 160
+SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, SHEET_TOP = 6, 5, 160, 24
 
 
 @dataclass(frozen=True)
@@ -195,14 +196,20 @@ def _store(image: coco.Image, number: int, params: Params, root: Path) -> coco.I
 def _preview(images: Sequence[coco.Image], params: Params, root: Path, path: Path) -> None:
     """One row a picture: the original first, then what training may see of it."""
     step = max(1, len(images) // SHEET_ROWS)
-    sheet = Pillow.new("RGB", (SHEET_COLUMNS * (SHEET_SIDE + 4) + 8, SHEET_ROWS * (SHEET_SIDE + 4)), "white")
+    sheet = Pillow.new(
+        "RGB", (SHEET_COLUMNS * (SHEET_SIDE + 4) + 8, SHEET_TOP + SHEET_ROWS * (SHEET_SIDE + 4)), "white"
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text((4, 6), "original", fill="black")
+    pen.text((SHEET_SIDE + 16, 6), "the same picture as training may see it", fill="black")
     for row, image in enumerate(images[::step][:SHEET_ROWS]):
         with Pillow.open(root / image.file_name) as opened:
             square = opened.convert("RGB").resize((SHEET_SIDE, SHEET_SIDE), Pillow.Resampling.BICUBIC)
         original = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
+        top = SHEET_TOP + row * (SHEET_SIDE + 4)
         for column in range(SHEET_COLUMNS):
             drawn = draw(params.augment, params.seed, image.sha256, column - 1)
             shown = apply(original, drawn) if column else original
             left = column * (SHEET_SIDE + 4) + (8 if column else 0)
-            sheet.paste(Pillow.fromarray(shown.permute(1, 2, 0).contiguous().numpy()), (left, row * (SHEET_SIDE + 4)))
+            sheet.paste(Pillow.fromarray(shown.permute(1, 2, 0).contiguous().numpy()), (left, top))
     sheet.save(path, quality=90)
