@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tiny
 from conftest import Project
-from headstart.augment import SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, Draw, apply, apply_batch, draw
+from headstart.augment import SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, SHEET_TOP, Draw, apply, apply_batch, draw
 from headstart.files import sha256
 from headstart.params import AugmentParams
 from pictures import difference, picture
@@ -237,7 +237,7 @@ def test_a_stored_copy_is_the_draw_of_its_picture_and_number(project: Project) -
 def test_the_preview_opens(project: Project) -> None:
     with Pillow.open(project.root / "stages/augment/preview.jpg") as sheet:
         sheet.load()
-        assert (sheet.format, sheet.height) == ("JPEG", SHEET_ROWS * (SHEET_SIDE + 4))
+        assert (sheet.format, sheet.height) == ("JPEG", SHEET_TOP + SHEET_ROWS * (SHEET_SIDE + 4))
         assert sheet.width > SHEET_COLUMNS * SHEET_SIDE
         assert np.asarray(sheet).std() > 20
 
