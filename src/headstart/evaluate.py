@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from headstart import coco, curves, gallery, plots, report, scores
 from headstart.calibration import Answers, Logits, answer
 from headstart.files import write_bytes, write_json, write_text
 from headstart.params import EvaluateParams
+from headstart.source_bias import LabelSources
 
 _DIGITS = 6  # beyond them two machines' arithmetic differs, and nobody's conclusions do
 
@@ -33,12 +34,13 @@ def write_evaluation(
     seed: int,
     histories: Mapping[str, Path],
     facts: report.ReportFacts,
+    sources: Sequence[LabelSources] = (),
 ) -> scores.Evaluation:
     """Write everything the stage leaves under `out`; the same input gives the same bytes.
 
     metrics.json, predictions.json, plots/ (SVG, and CSV for `dvc plots`), gallery/ (the most confident mistakes of
     the fine-tuned model) and report.html, one file that needs no other. `histories` names the history.csv of each
-    training phase, in order.
+    training phase, in order; `sources` says how well each label's sources can be told apart.
 
     Raises:
         UserError: a history is missing or is none, or a test picture that the gallery needs is missing.
@@ -49,29 +51,39 @@ def write_evaluation(
     evaluation = scores.evaluate(head, tuned, exam.labels, params.bootstrap, seed)
     mistakes = gallery.find(exam.root, exam.images, exam.labels, tuned, params.gallery)
     figures = plots.plots(head, tuned, exam.labels, past)
-
     for folder in (out / "plots", out / "gallery"):
         if folder.exists():  # DVC clears them; a person who calls this twice should not find a mixture
             shutil.rmtree(folder)
-    write_json(out / "metrics.json", to_metrics(evaluation))
+    write_json(out / "metrics.json", to_metrics(evaluation, sources))
     write_text(out / "predictions.json", predictions(exam, {"head_only": head, "fine_tuned": tuned}))
     for name, text in curves.tables(tuned, exam.labels).items():
         write_text(out / "plots" / name, text)
     for name, figure in figures.items():
         write_bytes(out / "plots" / f"{name}.svg", figure.light)
     gallery.write(out / "gallery", mistakes)
-    page = report.render(evaluation, tuned, exam.labels, plots=figures, mistakes=mistakes, facts=facts)
+    page = report.render(evaluation, tuned, exam.labels, plots=figures, mistakes=mistakes, facts=facts, sources=sources)
     write_text(out / "report.html", page)
     return evaluation
 
 
-def to_metrics(evaluation: scores.Evaluation) -> dict[str, object]:
-    """metrics.json: `test` is the fine-tuned model; for a figure that cannot be had, `<name>_absent` says why."""
-    return {
+def to_metrics(evaluation: scores.Evaluation, sources: Sequence[LabelSources] = ()) -> dict[str, object]:
+    """metrics.json: `test` is the fine-tuned model; for a figure that cannot be had, `<name>_absent` says why.
+
+    `sources` is there only where pictures of several sources were learned from.
+    """
+    found: dict[str, object] = {
         "test": _metrics(evaluation.fine_tuned),
         "head_only": _metrics(evaluation.head_only),
         "difference": _figure("accuracy", evaluation.difference),
     }
+    return found | ({"sources": {one.label: _told(one) for one in sources}} if sources else {})
+
+
+def _told(one: LabelSources) -> dict[str, float | str]:
+    figure = _figure("balanced_accuracy", one.told)
+    if not one.compared:
+        return {**figure, "pictures": sum(one.sources.values())}
+    return {**figure, "chance": round(1 / len(one.compared), _DIGITS), "pictures": sum(one.compared.values())}
 
 
 def _metrics(model: scores.Scores) -> dict[str, object]:

@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart import classify, coco, modelfile, pixels
+from torch import Tensor
+
+from headstart import classify, coco, modelfile, pixels, source_bias
 from headstart.batches import outputs
 from headstart.calibration import Floats, Logits
 from headstart.coco import Image, Manifest
@@ -17,6 +19,8 @@ from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import Params, TrainParams
 from headstart.report import ReportFacts, Table
+from headstart.source_bias import LabelSources
+from headstart.weights import UNTRAINED
 
 COMMANDS = ("git clone <this repository> && cd <its folder>", "make repro")
 
@@ -26,15 +30,17 @@ def evaluate(params: Params, root: Path) -> None:
     parts = {name: coco.read(root / f"stages/split/{name}.json") for name in ("train", "val", "test")}
     tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
     exam = Exam(root, parts["test"].images, card.labels)
+    head_only, sources = _head_only(parts, params, root)
     evaluation = write_evaluation(
         root / "stages/evaluate",
         exam=exam,
-        head_only=_head_only(parts, params, root),
+        head_only=head_only,
         fine_tuned=_fine_tuned(tensors, card, parts, params, root),
         params=params.evaluate,
         seed=params.seed,
         histories={name: root / f"stages/{name}/history.csv" for name in ("train-head", "fine-tune")},
-        facts=_facts(params, card, parts, root),
+        facts=_facts(params, card, parts, sources, root),
+        sources=sources,
     )
     accuracy = evaluation.fine_tuned.accuracy
     print(
@@ -43,20 +49,42 @@ def evaluate(params: Params, root: Path) -> None:
     )
 
 
-def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> Logits:
-    """The head on the pretrained trunk. Its embeddings of val are in the cache, those of test join them."""
+def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> tuple[Logits, tuple[LabelSources, ...]]:
+    """The head on the pretrained trunk, and how well sources show in what the trunk sees.
+
+    Embeddings of train and val are in the cache, those of test join them.
+    """
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     network = classify.build(tensors, card)
     sha256 = _json(root / "stages/weights/weights.json")["sha256"]
 
-    def logits(images: Sequence[Image]) -> Floats:
-        features = embeddings(
+    def features(images: Sequence[Image]) -> Tensor:
+        return embeddings(
             images, root, trunk=lambda: network.trunk, weights_sha256=sha256, wanted=card.input, compute=compute
         )
-        return _array(network.head.cpu()(features))
 
-    return _logits(parts, card, logits(parts["val"].images), logits(parts["test"].images))
+    val, test = (_array(network.head.cpu()(features(parts[name].images))) for name in ("val", "test"))
+    return _logits(parts, card, val, test), _sources(parts, features, params)
+
+
+def _sources(
+    parts: Mapping[str, Manifest], features: Callable[[Sequence[Image]], Tensor], params: Params
+) -> tuple[LabelSources, ...]:
+    """How well sources can be told apart; of identical pictures the first counts."""
+    images = list({image.sha256: image for image in (*parts["train"].images, *parts["val"].images)}.values())
+    sources = [source_bias.collection(image.source) for image in images]
+    if len(set(sources)) < 2:
+        return ()
+    return source_bias.source_figures(
+        _array(features(images)),
+        [image.label or "" for image in images],
+        sources,
+        [image.group for image in images],
+        tested={(image.label or "", source_bias.collection(image.source)) for image in parts["test"].images},
+        resamples=params.evaluate.bootstrap,
+        seed=params.seed,
+    )
 
 
 def _fine_tuned(
@@ -85,7 +113,9 @@ def _array(tensor: Any) -> Floats:
     return array
 
 
-def _facts(params: Params, card: Card, parts: Mapping[str, Manifest], root: Path) -> ReportFacts:
+def _facts(
+    params: Params, card: Card, parts: Mapping[str, Manifest], sources: Sequence[LabelSources], root: Path
+) -> ReportFacts:
     found, weights = _json(root / "stages/split/metrics.json"), _json(root / "stages/weights/weights.json")
     images = [image for part in parts.values() for image in part.images]
     blocks = _json(root / "stages/fine-tune/blocks.json")
@@ -120,7 +150,30 @@ def _facts(params: Params, card: Card, parts: Mapping[str, Manifest], root: Path
             rows=tuple((row["block"], row["name"], row["parameters"], row["state"]) for row in blocks),
         ),
         commands=COMMANDS,
+        notes=(*_seen_before(parts, weights["source"]), *_coincide(sources)),
     )
+
+
+def _seen_before(parts: Mapping[str, Manifest], weights: str) -> list[str]:
+    dogs = {name: sum(image.source == "stanford_dogs" for image in part.images) for name, part in parts.items()}
+    if weights == UNTRAINED or not any(dogs.values()):
+        return []
+    return [
+        f"{sum(dogs.values()):,} of the pictures, {dogs['test']:,} of them in the test, are of Stanford Dogs, and "
+        f"those are of ImageNet. A backbone pretrained on it (here: {weights}) may have seen them and been told "
+        "their breeds: for them the figures flatter."
+    ]
+
+
+def _coincide(sources: Sequence[LabelSources]) -> list[str]:
+    alone = [f"“{one.label}” only from {next(iter(one.sources))}" for one in sources if one.coincide]
+    if not alone:
+        return []
+    more = f" (and {len(alone) - 3} more labels likewise)" if len(alone) > 3 else ""
+    return [
+        f"Label and source coincide: {', '.join(alone[:3])}{more}. A model that tells camera or style instead of the "
+        "label would answer the same pictures right; no figure here can tell the label from its source."
+    ]
 
 
 def _json(path: Path) -> Any:

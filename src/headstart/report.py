@@ -11,6 +11,7 @@ from headstart.calibration import Answers
 from headstart.gallery import Mistake
 from headstart.plots import Plot
 from headstart.scores import Estimate, Evaluation, Scores
+from headstart.source_bias import LabelSources
 
 Cell = str | int | float
 
@@ -49,6 +50,7 @@ def render(
     plots: Mapping[str, Plot],
     mistakes: Sequence[Mistake],
     facts: ReportFacts,
+    sources: Sequence[LabelSources] = (),
 ) -> str:
     """The page as HTML; `answers` are the fine-tuned model's. No date and no machine in it: same input, same bytes."""
     environment = jinja2.Environment(
@@ -73,6 +75,7 @@ def render(
             _listing("Their licences", "licence", facts.licenses),
             _listing("Duplicates found", "kind", facts.duplicates),
         ],
+        sources=sources,
         calibration=calibration(evaluation.fine_tuned.temperature),
         plots=plots,
         mistakes=mistakes,

@@ -66,7 +66,7 @@ def evaluate(head_only: Answers, fine_tuned: Answers, names: Sequence[str], resa
     return Evaluation(
         score(head_only, names, resamples, seed),
         score(fine_tuned, names, resamples, seed),
-        _estimate(gain.mean(), samples),
+        estimate(gain.mean(), samples),
     )
 
 
@@ -86,7 +86,7 @@ def score(answers: Answers, names: Sequence[str], resamples: int, seed: int) -> 
     point = _point(answers)
     blocks = [figures(answers, weights) for weights in draws(len(answers.labels), resamples, seed)]
     estimates = {
-        name: _estimate(value, np.concatenate([block[name] for block in blocks])) for name, value in point.items()
+        name: estimate(value, np.concatenate([block[name] for block in blocks])) for name, value in point.items()
     }
     return Scores(
         pictures=len(answers.labels),
@@ -137,6 +137,7 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _estimate(value: float, samples: Floats) -> Estimate:
+def estimate(value: float, samples: Floats) -> Estimate:
+    """A figure with its percentile interval, widened where that misses the figure itself."""
     low, high = np.nanpercentile(samples, [2.5, 97.5])
     return Estimate(float(value), float(min(low, value)), float(max(high, value)))

