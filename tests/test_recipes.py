@@ -1,0 +1,184 @@
+"""Every recipe plans, and runs from end to end: on generated pictures, some from the server of this machine."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tiny
+from headstart.params import Params, load
+from mirror import Mirror, serving
+from pictures import encoded, put, table
+from test_pipeline import ALL, ROOT, Project, merged
+from tiny import texture
+from trees import OpenImages, stanford_dogs
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SMALL: dict[str, object] = {
+    "model": {"backbone": tiny.TRUNK, "weights": "none", "image_size": 32},
+    "train_head": {"epochs": 2},
+    "fine_tune": {"epochs": 1, "freeze_depth": 3},
+    "evaluate": {"bootstrap": 100, "gallery": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "data").mkdir()
+    return Project(folder, {})
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_dvc_plans_every_stage(clone: Project, recipe: Path) -> None:
+    shutil.copy(recipe, clone.folder / "params.yaml")
+    # --force: without it DVC looks, even on a dry run, for folders that earlier stages have yet to make.
+    said = clone.run("dvc", "repro", "--dry", "--force")
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ALL
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_has_every_key(recipe: Path) -> None:
+    """So that `cp` of one shows all there is to edit: what is left to defaults cannot be seen."""
+    given = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    whole = load(recipe).model_dump(mode="json")
+
+    def keys(values: dict[str, Any]) -> Iterator[str]:
+        for key, value in values.items():
+            yield key
+            if isinstance(value, dict) and key not in ("fetch", "downloads"):
+                yield from (f"{key}.{inner}" for inner in keys(value))
+
+    assert set(keys(given)) == set(keys(whole))
+    assert set(given["fetch"]) == set(whole["fetch"])
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    (tmp_path / "served").mkdir()
+    with serving(Mirror(tmp_path / "served")) as mirror:
+        yield mirror
+
+
+def jpeg(seed: int, label: int, size: tuple[int, int] = (80, 72)) -> bytes:
+    return encoded(texture(seed, label % 2, size), "JPEG")
+
+
+def put_folder(folder: Path, labels: list[str], count: int) -> None:
+    for label, name in enumerate(labels):
+        for number in range(count):
+            seed = 7000 + 100 * label + number
+            put(folder / name / f"day{number // 2}_{number % 2}.jpg", jpeg(seed, label))
+
+
+def small(name: str, **mirrored: dict[str, object]) -> Params:
+    """A recipe with a network that tests can pay for; `open_images={"images_url": …}` sets addresses of that kind."""
+    values = yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
+    for source in values["fetch"]["sources"]:
+        for kind in source.keys() & mirrored.keys():
+            source[kind] |= mirrored[kind]
+    return Params.model_validate(merged(values, SMALL))
+
+
+def ran(root: Path, params: Params) -> tuple[dict[str, Any], str]:
+    """All eight stages; metrics.json of the exam and the report."""
+    tiny.run(root, params)
+    parity = tiny.read_json(root / "stages/export/parity.json")
+    assert parity["same_label"] == parity["pictures"] > 0
+    page = (root / "stages/evaluate/report.html").read_text(encoding="utf-8")
+    return tiny.read_json(root / "stages/evaluate/metrics.json"), page
+
+
+def sources_of(root: Path, split: str) -> set[str]:
+    return {image.source for image in tiny.manifest(root, "split", split).images}
+
+
+def test_alpaca(mirror: Mirror, tmp_path: Path) -> None:
+    tree = OpenImages(mirror.folder)
+    for number in range(12):
+        split = ("validation", "test", "train")[number % 3]
+        tree.add(split, present=["Alpaca"], data=jpeg(number, 0))
+        tree.add(split, present=[("Goat", "Sheep", "Toy")[number % 3]], absent=["Alpaca"], data=jpeg(100 + number, 1))
+    tree.add("train", present=["Alpaca"], data=b"")  # listed, and gone
+    tree.write()
+    put_folder(tmp_path / "data/hike", ["Alpaca", "not alpaca"], 3)
+    addresses: dict[str, object] = {"metadata_url": f"{mirror.url}/metadata", "images_url": f"{mirror.url}/images"}
+    metrics, page = ran(tmp_path, small("alpaca", open_images=addresses))
+    assert metrics["test"]["pictures"] == 6
+    assert sources_of(tmp_path, "test") == {"folder:data/hike"}
+    assert sources_of(tmp_path, "train") == {f"open_images:{split}" for split in ("validation", "test", "train")}
+    assert "404" in (tmp_path / "stages/fetch/failed.csv").read_text()
+    assert len((tmp_path / "stages/fetch/attribution.csv").read_text().splitlines()) == 1 + 24
+    assert "sources" not in metrics, "what it learned from is one collection"
+    assert "open_images:validation" in page
+
+
+def test_lucy(mirror: Mirror, tmp_path: Path) -> None:
+    stanford_dogs(mirror.folder)
+    put_folder(tmp_path / "data", ["lucy"], 12)
+    metrics, page = ran(tmp_path, small("lucy", stanford_dogs={"base_url": mirror.url}))
+    images = [i for split in ("train", "val", "test") for i in tiny.manifest(tmp_path, "split", split).images]
+    assert {(image.label, image.source) for image in images} == {
+        ("lucy", "folder:data/lucy"),
+        ("other frenchie", "stanford_dogs"),
+    }
+    for walk in (f"day{number}" for number in range(6)):
+        splits = {
+            s for s in ("train", "val", "test") if walk in {i.group for i in tiny.manifest(tmp_path, "split", s).images}
+        }
+        assert len(splits) == 1
+    assert set(metrics["sources"]) == {"lucy", "other frenchie"}
+    assert "no figure here can tell the label from its source" in page
+
+
+def test_shoes(mirror: Mirror, tmp_path: Path) -> None:
+    kinds = ["boots", "clogs", "pumps", "sandals", "trainers"]
+    rows: list[tuple[str, str]] = [("image", "label"), (f"{mirror.url}/gone.jpg", "boots")]
+    for label, kind in enumerate(kinds):
+        for number in range(5):
+            put(
+                mirror.folder / f"{kind}/{number}.jpg",
+                jpeg(100 * label + number, label, (80, 72) if number else (40, 40)),
+            )
+            rows.append((f"{mirror.url}/{kind}/{number}.jpg", kind))
+    put(mirror.folder / "page.jpg", b"<html>hotlinking forbidden")
+    table(tmp_path / "data/shoes.csv", [*rows, (f"{mirror.url}/page.jpg", "boots")])
+    put_folder(tmp_path / "data/camera", kinds, 2)
+    metrics, _ = ran(tmp_path, small("shoes"))
+    fetched = tiny.read_json(tmp_path / "stages/fetch/metrics.json")
+    assert (fetched["pictures"], fetched["failed"]) == (20 + 10, 5 + 2)
+    assert metrics["test"]["pictures"] == 10
+    assert sources_of(tmp_path, "test") == {"folder:data/camera"}
+    train = len(tiny.manifest(tmp_path, "split", "train").images)
+    assert len(tiny.manifest(tmp_path, "augment", "train").images) == 4 * train
+    assert mirror.most_at_once <= 8
+
+
+def test_cats_dogs(tmp_path: Path) -> None:
+    put_folder(tmp_path / "data/cats-dogs", ["cat", "dog"], 10)
+    metrics, page = ran(tmp_path, small("cats-dogs"))
+    assert set(metrics["test"]["per_class"]) == {"cat", "dog"}
+    assert "sources" not in metrics
+    assert "Label or source?" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen", "first_that_trains"), [("shoes", 10, "features.24"), ("lucy", 14, "layer4.0")]
+)
+def test_the_depth_is_where_the_recipe_says(name: str, frozen: int, first_that_trains: str) -> None:
+    """VGG-16's tenth convolution is features.21; ResNet-50's last stage is layer4. Built without memory."""
+    import torch
+
+    from headstart.freeze import blocks, depth_of
+    from headstart.weights import trunk
+
+    params = load(ROOT / f"recipes/{name}.yaml")
+    with torch.device("meta"):
+        found = blocks(trunk(params.model.backbone))
+    assert depth_of(found, params.fine_tune.freeze_depth) == frozen
+    assert found[frozen].name == first_that_trains
