@@ -18,7 +18,7 @@ repro: $(READY)
 
 test: check
 	@echo "== tests"
-	@pytest
+	@OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	@echo "== lint and types"

@@ -51,3 +51,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         used[stage] = set()
         tiny.run(root, cast(Params, _Spy(params, "", used[stage])), stage)
     return Project(root, params, used)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: with a file for each process, a long one at the end would be waited for."""
+    longest = ("test_pipeline.py", "test_sample.py", "test_recipes.py", "test_tracking.py")
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

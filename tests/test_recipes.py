@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 import tiny
+from clone import ALL, ROOT, Project, merged
 from headstart.params import Params, load
 from mirror import Mirror, serving
 from pictures import encoded, put, table
-from test_pipeline import ALL, ROOT, Project, merged
 from tiny import texture
 from trees import OpenImages, stanford_dogs
 
