@@ -1,6 +1,5 @@
 """The evaluate stage: both models sit the same exam, and what the report says besides."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from headstart.coco import Image, Manifest
 from headstart.compute import prepare
 from headstart.embed import embeddings
 from headstart.evaluate import Exam, write_evaluation
+from headstart.files import read_json
 from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import Params, TrainParams
@@ -57,7 +57,7 @@ def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> tup
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     network = classify.build(tensors, card)
-    sha256 = _json(root / "stages/weights/weights.json")["sha256"]
+    sha256 = read_json(root / "stages/weights/weights.json")["sha256"]
 
     def features(images: Sequence[Image]) -> Tensor:
         return embeddings(
@@ -116,9 +116,9 @@ def _array(tensor: Any) -> Floats:
 def _facts(
     params: Params, card: Card, parts: Mapping[str, Manifest], sources: Sequence[LabelSources], root: Path
 ) -> ReportFacts:
-    found, weights = _json(root / "stages/split/metrics.json"), _json(root / "stages/weights/weights.json")
+    found, weights = read_json(root / "stages/split/metrics.json"), read_json(root / "stages/weights/weights.json")
     images = [image for part in parts.values() for image in part.images]
-    blocks = _json(root / "stages/fine-tune/blocks.json")
+    blocks = read_json(root / "stages/fine-tune/blocks.json")
     return ReportFacts(
         title=f"{' or '.join(card.labels) if len(card.labels) <= 3 else f'{len(card.labels)} labels'}: the report",
         settings={
@@ -174,7 +174,3 @@ def _coincide(sources: Sequence[LabelSources]) -> list[str]:
         f"Label and source coincide: {', '.join(alone[:3])}{more}. A model that tells camera or style instead of the "
         "label would answer the same pictures right; no figure here can tell the label from its source."
     ]
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

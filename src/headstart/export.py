@@ -1,6 +1,5 @@
 """The fine-tuned model as ONNX, proven equal to what was examined."""
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -14,7 +13,7 @@ from headstart import classify, coco, modelfile, pixels
 from headstart.batches import outputs
 from headstart.compute import prepare
 from headstart.errors import UserError
-from headstart.files import write_json, write_text
+from headstart.files import read_json, write_json, write_text
 from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import ExportParams, Params, TrainParams
@@ -47,7 +46,7 @@ def export(params: Params, root: Path) -> None:
     """
     out = root / "stages/export"
     tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
-    metrics = json.loads((root / "stages/evaluate/metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(root / "stages/evaluate/metrics.json")
     network = classify.build(tensors, card)
     out.mkdir(parents=True, exist_ok=True)
     test = coco.read(root / "stages/split/test.json")
@@ -132,7 +131,7 @@ def _write_card(path: Path, card: Card, metrics: dict[str, Any], parity: dict[st
         test=metrics["test"],
         head_only=metrics["head_only"],
         parity=parity,
-        weights=json.loads((root / "stages/weights/weights.json").read_text(encoding="utf-8")),
+        weights=read_json(root / "stages/weights/weights.json"),
         pictures=len(train.images),
         sources=sorted({image.source for image in train.images}),
         licences=sorted({image.license or "not stated" for image in train.images}),

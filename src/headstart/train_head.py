@@ -1,6 +1,5 @@
 """First honest step of transfer learning: the trunk is frozen, the new head is fitted on its embeddings."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from headstart import classify, coco, modelfile
 from headstart.compute import prepare
 from headstart.embed import embeddings
 from headstart.errors import UserError, missing_file
-from headstart.files import write_json
+from headstart.files import read_json, write_json
 from headstart.fit import Batch, Scores, fit, order, steps_of
 from headstart.modelfile import Card
 from headstart.params import ModelParams, Params
@@ -91,7 +90,7 @@ def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dic
     folder = root / "stages/weights"
     if not (folder / "weights.json").is_file():
         raise missing_file(folder / "weights.json", "run the stage that writes it: dvc repro weights")
-    about = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
+    about = read_json(folder / "weights.json")
     wanted = Input(**{**about["input"], "size": model.image_size}, resize=model.resize)
     card = Card(
         task="classify",
