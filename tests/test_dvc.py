@@ -60,6 +60,10 @@ def templates_of(modules: set[str]) -> set[Path]:
     return found
 
 
+# Read to fill a cache that a later stage will look into; what the stage itself gives does not depend on them.
+ONLY_FOR_A_CACHE = {"train-head": {"fine_tune.cache_frozen", "fine_tune.freeze_depth"}}
+
+
 def source_path(module: str) -> str:
     path = file_of(module)
     assert path is not None
@@ -107,7 +111,7 @@ def test_the_params_listed_are_in_params_yaml(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", LISTED)
 def test_the_params_listed_are_those_the_stage_reads(stage: str, project: Project) -> None:
-    listed, used = LISTED[stage]["params"], project.used[stage]
+    listed, used = LISTED[stage]["params"], project.used[stage] - ONLY_FOR_A_CACHE.get(stage, set())
 
     def covers(key: str, read: str) -> bool:
         return read == key or read.startswith(f"{key}.")

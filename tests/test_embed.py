@@ -11,7 +11,7 @@ import tiny
 from headstart.batches import BATCH
 from headstart.coco import Image
 from headstart.compute import Compute
-from headstart.embed import embeddings
+from headstart.embed import Trunk, activations, embeddings
 from headstart.files import sha256
 from headstart.pixels import Input
 from headstart.weights import trunk
@@ -64,7 +64,7 @@ def embed(
             made.append(1)
         return Counted()
 
-    found = embeddings(images, root, trunk=build, weights_sha256=weights, wanted=wanted, compute=FP32)
+    found = embeddings(images, Trunk(build, weights, wanted, FP32, root))
     while RUN and SIZES[0] == 1:  # the pictures by which folding proves itself
         RUN.pop(0)
         SIZES.pop(0)
@@ -142,14 +142,45 @@ def test_features_do_not_depend_on_company_or_order(tmp_path: Path, bf16: bool) 
             target.write_bytes((tmp_path / image.file_name).read_bytes())
         torch.manual_seed(0)
         network = trunk(tiny.TRUNK)
-        return embeddings(
-            some, tmp_path / root, trunk=lambda: network, weights_sha256="w", wanted=SEEN, compute=compute
-        )
+        return embeddings(some, Trunk(lambda: network, "w", SEEN, compute, tmp_path / root))
 
     together = alone(images, "together")
     assert torch.equal(alone(images[::-1], "backwards"), together.flip(0))
     assert torch.equal(alone(images[7:8], "single")[0], together[7])
     assert torch.equal(alone(images[30:], "some"), together[30:])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("depth", [1, 4, -1])
+def test_features_are_the_same_by_way_of_activations(tmp_path: Path, depth: int, bf16: bool) -> None:
+    images, compute = stored(tmp_path), Compute(torch.device("cpu"), bf16=bf16)
+    torch.manual_seed(0)
+    network = trunk(tiny.TRUNK)
+    straight, by_way = (
+        embeddings(images, Trunk(lambda: network, name, SEEN, compute, tmp_path), depth=through)
+        for name, through in (("one", 0), ("other", depth))
+    )
+    assert torch.equal(straight, by_way)
+    assert len(list((tmp_path / ".cache/activations").iterdir())) == 1
+
+
+def test_activations_are_kept_as_the_pictures_pass(tmp_path: Path) -> None:
+    images, made = stored(tmp_path), list[int]()
+
+    def build() -> nn.Module:
+        made.append(1)
+        return trunk(tiny.TRUNK)
+
+    kept = Trunk(build, "w", SEEN, FP32, tmp_path)
+    embeddings(images, kept, depth=3)
+    made.clear()
+    rows = activations(images, kept, depth=3)
+    assert not made, "nothing was run for them again"
+    for image in images:
+        (tmp_path / image.file_name).unlink()
+    assert set(rows) == {image.sha256 for image in images}
+    other = activations(images[:0], kept, depth=2)
+    assert not other, "another depth, other rows"
 
 
 def test_a_broken_file_of_the_cache_is_made_again(tmp_path: Path) -> None:

@@ -211,6 +211,77 @@ def test_other_augmentation_other_training(root: Path) -> None:
     assert weights(augment={"copies": 5}) == first, "stored copies are train-head's"
 
 
+@pytest.mark.usefixtures("last_epoch_is_best")
+@pytest.mark.parametrize("batch_norm", ["fixed", "update"])
+@pytest.mark.parametrize("depth", [1, 3, 5, -1])
+def test_on_kept_activations_frozen_is_frozen_too(root: Path, depth: int, batch_norm: str) -> None:
+    before, after = before_and_after(root, freeze_depth=depth, batch_norm=batch_norm, ema=0, cache_frozen=True)
+    some = freeze.blocks(trunk(tiny.TRUNK))
+    for block in some:
+        owners = of_block(block.parameters)
+        tensors = [name for name in before if name.rpartition(".")[0] in owners]
+        if depth == -1 or block.number < depth:
+            assert all(torch.equal(before[name], after[name]) for name in tensors), block.name
+        else:
+            assert all(not torch.equal(before[name], after[name]) for name in tensors if before[name].ndim > 1)
+
+
+def test_kept_activations_train_as_the_pictures_themselves_do(root: Path) -> None:
+    """Nothing is changed by augmentation: both ways see the same, and end in the same weights to rounding."""
+    found = []
+    for cached in (False, True):
+        plain = dict.fromkeys(("horizontal_flip", "vertical_flip", "rotation", "shift", "brightness", "noise"), 0)
+        params = tiny.make_params(
+            augment={**plain, "copies": 0}, fine_tune={"cache_frozen": cached}, train={"precision": "fp32"}
+        )
+        tiny.run(root, params, "augment", "fine-tune")
+        found.append(modelfile.read(root / "stages/fine-tune/model.safetensors")[0])
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_the_frozen_blocks_run_once_a_picture_in_all_stages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What train-head's pictures passed through is there for fine-tune; editing its rate runs none of it."""
+    shutil.rmtree(root / ".cache")
+    params = tiny.make_params(fine_tune={"cache_frozen": True})
+    tiny.run(root, params, "train-head")
+
+    def forbidden(*_: object) -> None:
+        pytest.fail("a picture was opened")
+
+    monkeypatch.setattr("headstart.pixels.decode", forbidden)
+    tiny.run(root, params, "fine-tune")
+    first = (root / "stages/fine-tune/model.safetensors").read_bytes()
+    tiny.run(root, tiny.make_params(fine_tune={"cache_frozen": True, "lr": 0.02}), "fine-tune")
+    monkeypatch.undo()
+    shutil.rmtree(root / ".cache")
+    tiny.run(root, params, "fine-tune")
+    assert (root / "stages/fine-tune/model.safetensors").read_bytes() == first, "with an empty cache, the same model"
+
+
+def test_copies_are_seen_on_kept_activations(root: Path) -> None:
+    """Each epoch another view of a picture: with copies, another model."""
+    files = []
+    for copies in (0, 2):
+        params = tiny.make_params(augment={"copies": copies}, fine_tune={"cache_frozen": True})
+        tiny.run(root, params, "augment", "fine-tune")
+        files.append((root / "stages/fine-tune/model.safetensors").read_bytes())
+    assert files[0] != files[1]
+
+
+def test_views_take_turns() -> None:
+    from headstart.coco import Image
+    from headstart.lessons import _views
+
+    def picture(number: int, of: int | None = None) -> Image:
+        name = f"{number}.png"
+        return Image(id=number, file_name=name, width=1, height=1, sha256=name, source="s", label="x", copy_of=of)
+
+    originals = (picture(1), picture(2))
+    views = _views(originals, (*originals, picture(3, 1), picture(4, 2), picture(5, 1)))
+    assert [[image.id for image in some] for some in views] == [[1, 3, 5], [2, 4]]
+
+
 def test_blocks_are_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before_and_after(root, freeze_depth=2, epochs=1)
     lines = capsys.readouterr().out.splitlines()

@@ -1,5 +1,7 @@
 """Pixels -> what the network sees and says, in whole batches on the training device."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,14 +26,28 @@ def normalise(pictures: Tensor, wanted: Input) -> Tensor:
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
 def outputs(network: nn.Module, pixels: Pixels, wanted: Input, compute: Compute) -> Tensor:
     """What the network gives, (n, ...) in fp32 on the CPU, for pixels (n, s, s, 3)."""
     out = []
     for start in range(0, len(pixels), BATCH):
         some = pixels[start : start + BATCH]
         padded = np.concatenate([some, np.zeros((BATCH - len(some), *some.shape[1:]), np.uint8)])
-        with compute.autocast():
-            found = network(normalise(floats(padded, compute.device), wanted))
-        out.append(found[: len(some)].float().cpu())
+        out.append(_run(network, normalise(floats(padded, compute.device), wanted), compute)[: len(some)])
     return torch.cat(out)
+
+
+def row_outputs(network: nn.Module, rows: Sequence[Tensor], compute: Compute) -> Tensor:
+    """`outputs` for a network that takes rows, the activations of one picture each."""
+    out = []
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        padded = torch.stack([*some, *[torch.zeros_like(some[0])] * (BATCH - len(some))])
+        out.append(_run(network, padded.to(compute.device), compute)[: len(some)])
+    return torch.cat(out)
+
+
+@torch.no_grad()
+def _run(network: nn.Module, inputs: Tensor, compute: Compute) -> Tensor:
+    with compute.autocast():
+        found: Tensor = network(inputs)
+    return found.float().cpu()

@@ -1,20 +1,19 @@
-"""The frozen trunk, run once a picture: pooled features in a content-addressed cache."""
+"""What a frozen network says of a picture, run once and kept: a content-addressed cache under .cache/."""
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headstart import pixels, pool
-from headstart.batches import BATCH, outputs
+from headstart import freeze, pixels, pool, rowcache
+from headstart.batches import BATCH, outputs, row_outputs
 from headstart.coco import Image
 from headstart.compute import Compute
+from headstart.cut import cut
 from headstart.fold import fold
 from headstart.pixels import Input
 from headstart.progress import track
@@ -22,59 +21,88 @@ from headstart.progress import track
 SHARD = 16  # batches in one file of the cache; what a kill can lose
 
 
-def embeddings(
-    images: Sequence[Image],
-    root: Path,
-    *,
-    trunk: Callable[[], nn.Module],
-    weights_sha256: str,
-    wanted: Input,
-    compute: Compute,
-) -> Tensor:
+@dataclass(frozen=True)
+class Trunk:
+    """A pretrained trunk, how it is computed, and where what it says is kept.
+
+    `build` is called only when a picture is lacking: building costs seconds of imports.
+    """
+
+    build: Callable[[], nn.Module]
+    sha256: str  # of its weights
+    wanted: Input
+    compute: Compute
+    root: Path  # of the repository
+
+    def folder(self, kind: str, *more: object) -> Path:
+        """Where rows are kept: the key is everything they depend on, the picture aside."""
+        parts = (self.sha256, self.wanted.model_dump_json(), self.compute.name(), torch.__version__, *more)
+        return self.root / f".cache/{kind}" / hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
     """Features (n, features), fp32, of pictures in their order; only pictures the cache lacks are run.
 
     Args:
         images: pictures; the cache knows them by their sha256.
-        root: the repository root; the cache is `.cache/embeddings/<key>` in it.
-        trunk: builds the frozen trunk. Called only when a picture is lacking: building it costs seconds of imports.
-        weights_sha256: of the trunk's weights, part of the cache's key.
-        wanted: preprocessing, part of the key.
-        compute: device and precision, part of the key.
+        trunk: the frozen trunk.
+        depth: if not 0, fine-tuning wants `activations` at this depth, and the pictures pass through them.
     """
-    description = f"{weights_sha256} {wanted.model_dump_json()} {compute.name()} {torch.__version__}"
-    folder = root / ".cache/embeddings" / hashlib.sha256(description.encode()).hexdigest()[:32]
-    found = _read(folder)
-    lacking = list({image.sha256: image for image in images if image.sha256 not in found}.values())
-    if lacking:
-        # Folded: batch norm by itself costs more than the convolutions (bf16, two cores: 25 pictures/s, folded 164).
-        network = compute.place(fold(trunk(), wanted.size)[0].requires_grad_(False))
-        shards = [lacking[start : start + BATCH * SHARD] for start in range(0, len(lacking), BATCH * SHARD)]
-        for shard in track(shards, "embed pictures", len(shards)):
-            decoded = pool.each(lambda image: pixels.decode(root / image.file_name, wanted), shard, "decode")
-            features = outputs(network, np.stack(decoded), wanted, compute)
-            found.update(zip((image.sha256 for image in shard), features, strict=True))
-            _write(folder, [image.sha256 for image in shard], features)
+    folder = trunk.folder("embeddings")
+    found = rowcache.read(folder)
+    lacking = _lacking(images, found)
+    if lacking and depth:
+        below = activations(lacking, trunk, depth)
+        network, frozen = folded(trunk, depth)
+        upper = cut(network, frozen, trunk.wanted.size).upper
+        trunk.compute.place(network)
+        features = row_outputs(upper, [below[image.sha256] for image in lacking], trunk.compute)
+        found |= rowcache.write(folder, [image.sha256 for image in lacking], features)
+    elif lacking:
+        found |= _run(lacking, trunk, trunk.compute.place(folded(trunk)[0]), folder, torch.float32)
     return torch.stack([found[image.sha256] for image in images])
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
-    """Everything in the cache. A file that cannot be read is removed, and its pictures are run again."""
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            tensors = load_file(path)
-            names = bytes(tensors["names"].tolist()).decode().split()
-            found.update(zip(names, tensors["features"], strict=True))
-        except (SafetensorError, KeyError, ValueError):
-            path.unlink(missing_ok=True)
+def activations(images: Sequence[Image], trunk: Trunk, depth: int) -> dict[str, Tensor]:
+    """What the first `depth` blocks say of each picture, by its sha256: one row each, in the machine's precision.
+
+    The rows lie in memory-mapped files: only those that are looked at are read.
+    """
+    folder = trunk.folder("activations", depth)
+    found = rowcache.read(folder)
+    lacking = _lacking(images, found)
+    if lacking:
+        network, frozen = folded(trunk, depth)
+        lower = cut(network, frozen, trunk.wanted.size).lower
+        trunk.compute.place(network)
+        found |= _run(lacking, trunk, lower, folder, torch.bfloat16 if trunk.compute.bf16 else torch.float32)
     return found
 
 
-def _write(folder: Path, names: list[str], features: Tensor) -> None:
-    """Add one file. Two processes that embed the same pictures write the same file: either one may win."""
-    folder.mkdir(parents=True, exist_ok=True)
-    joined = " ".join(names).encode()
-    path = folder / f"{hashlib.sha256(joined).hexdigest()[:32]}.safetensors"
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file({"names": torch.frombuffer(bytearray(joined), dtype=torch.uint8), "features": features}, part)
-    part.replace(path)
+def folded(trunk: Trunk, depth: int = 0) -> tuple[nn.Module, set[str]]:
+    """The trunk with its batch norms folded, nothing in it training, and the names of its first blocks' parameters.
+
+    Batch norm by itself costs more than the convolutions (bf16, two cores: 25 pictures/s, folded 164).
+    """
+    built = trunk.build()
+    blocks = freeze.blocks(built) if depth else []
+    network, _ = fold(built, trunk.wanted.size)
+    frozen = freeze.freeze(network, blocks, freeze.depth_of(blocks, depth))
+    return network.requires_grad_(False), frozen
+
+
+def _lacking(images: Sequence[Image], found: Mapping[str, Tensor]) -> list[Image]:
+    return list({image.sha256: image for image in images if image.sha256 not in found}.values())
+
+
+def _run(
+    images: Sequence[Image], trunk: Trunk, network: nn.Module, folder: Path, kind: torch.dtype
+) -> dict[str, Tensor]:
+    """Pictures through a network, kept as they come."""
+    found: dict[str, Tensor] = {}
+    shards = [images[start : start + BATCH * SHARD] for start in range(0, len(images), BATCH * SHARD)]
+    for shard in track(shards, "embed pictures", len(shards)):
+        decoded = pool.each(lambda image: pixels.decode(trunk.root / image.file_name, trunk.wanted), shard, "decode")
+        rows = outputs(network, np.stack(decoded), trunk.wanted, trunk.compute)
+        found |= rowcache.write(folder, [image.sha256 for image in shard], rows.to(kind))
+    return found

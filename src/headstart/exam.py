@@ -12,7 +12,7 @@ from headstart.batches import outputs
 from headstart.calibration import Floats, Logits
 from headstart.coco import Image, Manifest
 from headstart.compute import prepare
-from headstart.embed import embeddings
+from headstart.embed import Trunk, embeddings
 from headstart.evaluate import Exam, write_evaluation
 from headstart.files import read_json
 from headstart.fold import fold
@@ -57,12 +57,12 @@ def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> tup
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     network = classify.build(tensors, card)
-    sha256 = read_json(root / "stages/weights/weights.json")["sha256"]
+    trunk = Trunk(
+        lambda: network.trunk, modelfile.digest(modelfile.under("trunk.", tensors)), card.input, compute, root
+    )
 
     def features(images: Sequence[Image]) -> Tensor:
-        return embeddings(
-            images, root, trunk=lambda: network.trunk, weights_sha256=sha256, wanted=card.input, compute=compute
-        )
+        return embeddings(images, trunk)
 
     val, test = (_array(network.head.cpu()(features(parts[name].images))) for name in ("val", "test"))
     return _logits(parts, card, val, test), _sources(parts, features, params)

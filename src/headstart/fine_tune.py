@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from headstart import augment, classify, coco, depthwise, freeze, modelfile, pixels
-from headstart.batches import floats, normalise, outputs
+from headstart import classify, coco, depthwise, freeze, lessons, modelfile, weights
 from headstart.compute import Compute, prepare
+from headstart.embed import Trunk
 from headstart.files import write_json
 from headstart.fit import Batch, Best, fit, order, steps_of
 from headstart.fold import Pair, fold, unfold
 from headstart.freeze import Block
+from headstart.lessons import Lessons
 from headstart.modelfile import Card
 from headstart.params import Params
 
@@ -32,13 +33,26 @@ def fine_tune(params: Params, root: Path) -> None:
         network.trunk, pairs = fold(network.trunk, card.input.size)
     frozen = freeze.freeze(network.trunk, blocks, depth)
     before = {name: tensor.clone() for name, tensor in network.trunk.named_parameters() if name in frozen}
-    best = _fit_trunk(network, blocks, params=params, card=card, compute=compute, root=root)
+    if section.cache_frozen:
+        pretrained = modelfile.under("trunk.", tensors)
+
+        def build() -> nn.Module:
+            trunk = weights.trunk(card.backbone)
+            trunk.load_state_dict(pretrained)
+            return trunk
+
+        trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root)
+        shown = lessons.cached(network, frozen, trunk, params)
+    else:
+        shown = lessons.fresh(network, params, card, compute, root)
+    best = _fit(network, shown, blocks, params=params, card=card, compute=compute, root=root)
     after = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     assert all(torch.equal(after[f"trunk.{name}"], tensor) for name, tensor in before.items()), "a frozen weight moved"
 
-    trunk = unfold(_under("trunk.", after), pairs, _under("trunk.", tensors), frozen)
-    head = {name: tensor for name, tensor in after.items() if name.startswith("head.")}
-    modelfile.save(out / "model.safetensors", {f"trunk.{name}": tensor for name, tensor in trunk.items()} | head, card)
+    saved = unfold(modelfile.under("trunk.", after), pairs, modelfile.under("trunk.", tensors), frozen)
+    saved = {f"trunk.{name}": tensor for name, tensor in saved.items()}
+    saved |= {name: tensor for name, tensor in after.items() if name.startswith("head.")}
+    modelfile.save(out / "model.safetensors", saved, card)
     sizes = {"frozen_parameters": sum(block.size for block in blocks[:depth])}
     sizes["trained_parameters"] = sum(block.size for block in blocks[depth:]) + _size(network.head)
     write_json(out / "metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores, **sizes})
@@ -49,37 +63,39 @@ def fine_tune(params: Params, root: Path) -> None:
     write_json(out / "blocks.json", table)
 
 
-def _fit_trunk(
-    network: classify.Classifier, blocks: list[Block], *, params: Params, card: Card, compute: Compute, root: Path
+def _fit(
+    network: classify.Classifier,
+    shown: Lessons,
+    blocks: list[Block],
+    *,
+    params: Params,
+    card: Card,
+    compute: Compute,
+    root: Path,
 ) -> Best:
-    """The second fit: pictures instead of embeddings, changed anew every epoch."""
+    """The second fit: the network above the frozen blocks, at a lower rate."""
     section = params.fine_tune
     depthwise.quick_depthwise(network.trunk)
     compute.place(network)
-    train, val = (coco.read(root / f"stages/split/{name}.json") for name in ("train", "val"))
-    seen, held = (pixels.load(part.images, root, card.input, "decode") for part in (train, val))
-    targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
-    weights = classify.class_weights(targets, len(card.labels), section)
-
-    def changed(rows: Tensor, epoch: int) -> Tensor:
-        pictures = floats(seen[rows.numpy()], compute.device)
-        drawn = [augment.draw(params.augment, params.seed, train.images[row].sha256, f"epoch {epoch}") for row in rows]
-        return normalise(augment.apply_batch(pictures, drawn), card.input)
+    train, val = (coco.read(root / f"stages/split/{name}.json").images for name in ("train", "val"))
+    targets, val_targets = (classify.targets(images, card.labels) for images in (train, val))
+    balance = classify.class_weights(targets, len(card.labels), section)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        for rows in order(len(seen), section.batch_size, params.seed, epoch):
-            yield changed(rows, epoch), targets[rows].to(compute.device)
+        for rows in order(len(train), section.batch_size, params.seed, epoch):
+            yield shown.inputs(rows, epoch), targets[rows].to(compute.device)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
-        return classify.loss(logits, wanted, weights, section.label_smoothing)
+        return classify.loss(logits, wanted, balance, section.label_smoothing)
 
+    torch.manual_seed(params.seed)  # dropout's draws must not depend on what was in a cache
     return fit(
-        Autocast(network, compute, section.batch_norm),
+        Autocast(shown.network, compute, section.batch_norm),
         _groups(network, blocks, section.layer_decay),
         batches=batches,
-        steps=steps_of(len(seen), section.batch_size),
+        steps=steps_of(len(train), section.batch_size),
         loss=loss,
-        validate=lambda: classify.score(outputs(network, held, card.input, compute), val_targets),
+        validate=lambda: classify.score(shown.val(), val_targets),
         params=section,
         history=root / "stages/fine-tune/history.csv",
         what="fine-tune",
@@ -126,10 +142,6 @@ def _groups(network: classify.Classifier, blocks: list[Block], decay: float) -> 
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def show_blocks(blocks: list[Block], depth: int, head: nn.Module) -> None:

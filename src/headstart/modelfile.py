@@ -1,9 +1,11 @@
 """model.safetensors: tensors, and a card that says what network they belong to."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -41,6 +43,20 @@ def save(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
         metadata={_KEY: card.model_dump_json()},
     )
     part.replace(path)
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, kinds and values, in hex: what a cache knows weights by."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Card]:

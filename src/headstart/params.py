@@ -96,6 +96,15 @@ class FineTuneParams(FitParams):
     freeze_depth: Annotated[int, Field(ge=-1)]
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each block's rate is the next one's times this
     batch_norm: Literal["fixed", "update"] = "fixed"  # statistics of the blocks that train
+    cache_frozen: bool = False  # run the frozen blocks once on originals and stored copies, not anew every epoch
+
+    @model_validator(mode="after")
+    def _something_to_cache(self) -> "FineTuneParams":
+        if self.cache_frozen and not self.freeze_depth:
+            raise ValueError(
+                "cache_frozen needs frozen blocks: give a freeze_depth other than 0, or cache_frozen: false"
+            )
+        return self
 
 
 class TrainParams(Section):

@@ -1,6 +1,6 @@
 """First honest step of transfer learning: the trunk is frozen, the new head is fitted on its embeddings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headstart import classify, coco, modelfile
 from headstart.compute import prepare
-from headstart.embed import embeddings
+from headstart.embed import Trunk, embeddings
 from headstart.errors import UserError, missing_file
 from headstart.files import read_json, write_json
 from headstart.fit import Batch, Scores, fit, order, steps_of
@@ -19,23 +19,25 @@ from headstart.pixels import Input
 
 
 def train_head(params: Params, root: Path) -> None:
-    """Write stages/train-head: the pretrained trunk with a trained head, history.csv, metrics.json."""
+    """Write stages/train-head: the pretrained trunk with a trained head, history.csv, metrics.json.
+
+    Of fine_tune it only looks at what to keep for it as the pictures pass; no result depends on that.
+    """
     compute = prepare(params.train, params.seed)
     train, val = coco.read(root / "stages/augment/train.json"), coco.read(root / "stages/split/val.json")
-    card, pretrained, sha256 = _start(params.model, train.labels(), root)
+    card, pretrained = _start(params.model, train.labels(), root)
 
-    def trunk() -> nn.Module:
-        from headstart.weights import trunk as build
+    def build() -> nn.Module:
+        from headstart.weights import trunk
 
-        network = build(card.backbone)
+        network = trunk(card.backbone)
         network.load_state_dict(pretrained)
         _try_size(network, card)
         return network
 
-    def embed(images: Sequence[coco.Image]) -> Tensor:
-        return embeddings(images, root, trunk=trunk, weights_sha256=sha256, wanted=card.input, compute=compute)
-
-    features, val_features = embed(train.images), embed(val.images)
+    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root)
+    depth = params.fine_tune.freeze_depth if params.fine_tune.cache_frozen else 0
+    features, val_features = (embeddings(part.images, trunk, depth) for part in (train, val))
     targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
     torch.set_num_threads(1)  # a step is too small to be worth dividing
     torch.manual_seed(params.seed)
@@ -85,8 +87,8 @@ def _try_size(trunk: nn.Module, card: Card) -> None:
         ) from None
 
 
-def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor], str]:
-    """The card of the model to be, and the pretrained trunk's tensors with their hash."""
+def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor]]:
+    """The card of the model to be, and the pretrained trunk's tensors."""
     folder = root / "stages/weights"
     if not (folder / "weights.json").is_file():
         raise missing_file(folder / "weights.json", "run the stage that writes it: dvc repro weights")
@@ -100,4 +102,4 @@ def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dic
         head=model.head,
         input=wanted,
     )
-    return card, load_file(folder / "pretrained.safetensors"), about["sha256"]
+    return card, load_file(folder / "pretrained.safetensors")

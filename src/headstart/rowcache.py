@@ -1,0 +1,43 @@
+"""Rows of numbers by a picture's hash, in files that are only ever added: .cache/<kind>/<key>/*.safetensors."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    """Everything in a folder. A file that cannot be read is removed, and its pictures are run again."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            found |= _load(path)
+        except (SafetensorError, KeyError, ValueError):
+            path.unlink(missing_ok=True)
+    return found
+
+
+def write(folder: Path, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+    """Add one file, and give its rows back as `read` does.
+
+    Two processes that run the same pictures write the same file: either one may win.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    joined = " ".join(names).encode()
+    path = folder / f"{hashlib.sha256(joined).hexdigest()[:32]}.safetensors"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    save_file({"names": torch.frombuffer(bytearray(joined), dtype=torch.uint8), "rows": rows}, part)
+    part.replace(path)
+    return _load(path)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """A file's rows, memory-mapped: they are read from disk when they are used, not here."""
+    tensors = load_file(path)
+    names = bytes(tensors["names"].tolist()).decode().split()
+    return dict(zip(names, tensors["rows"], strict=True))
