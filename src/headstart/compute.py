@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.errors import UserError
 from headstart.params import TrainParams
@@ -40,6 +40,11 @@ class Compute:
         return f"{self.device.type} {'bf16' if self.bf16 else 'fp32'}"
 
 
+def trial_pictures(size: int, count: int = 2) -> Tensor:
+    """Noise (count, 3, size, size), always the same: a rebuilt network proves by it to give what the old one gave."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
 def prepare(params: TrainParams, seed: int) -> Compute:
     """Choose device and precision, seed torch, and turn nondeterministic algorithms off.
 
@@ -49,7 +54,7 @@ def prepare(params: TrainParams, seed: int) -> Compute:
     _keep_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; deterministic matrix products
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports 3 s of compiler
     torch.backends.cudnn.benchmark = False
     # We read no uninitialised memory, and filling it would cost a pass over each block.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

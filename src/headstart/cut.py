@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from headstart.compute import trial_pictures
 from headstart.errors import UserError
+
+UNTRACEABLE = (fx.proxy.TraceError, TypeError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,29 @@ def cut(trunk: nn.Module, frozen: Collection[str], size: int) -> Cut:
         UserError: this network cannot be traced, or nothing of it is frozen.
     """
     trunk = trunk.eval()
-    pictures = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    pictures = trial_pictures(size)
     try:
-        graph = _Tracer().trace(trunk, _defaults(trunk))
+        graph = trace(trunk).graph
         below = _below(graph, trunk, frozen)
         shapes = _shapes(graph, trunk, below, pictures)
-        lower = _Lower(fx.GraphModule(trunk, _lower_graph(graph, below, list(shapes))))
+        lower = _Lower(fx.GraphModule(trunk, _lower_graph(graph, list(shapes))), list(shapes.values()))
         upper = _Upper(fx.GraphModule(trunk, _upper_graph(graph, below, list(shapes))), list(shapes.values()))
         with torch.no_grad():
             same = torch.allclose(upper(lower(pictures)), trunk(pictures), atol=1e-4, rtol=1e-4)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (*UNTRACEABLE, RuntimeError) as error:
         raise _cannot(trunk, str(error).partition("\n")[0]) from None
     if not same:
         raise _cannot(trunk, "its parts together give something else than the whole")
     return Cut(lower, upper, sum(math.prod(shape) for shape in shapes.values()))
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """The network as a graph of its layers.
+
+    Raises:
+        one of UNTRACEABLE: its way depends on the picture, say.
+    """
+    return fx.GraphModule(network, _Tracer().trace(network, _defaults(network)))
 
 
 def _cannot(trunk: nn.Module, why: str) -> UserError:
@@ -122,7 +134,7 @@ def _shapes(graph: fx.Graph, trunk: nn.Module, below: set[fx.Node], pictures: Te
     return {node: list(values[node].shape[1:]) for node in crossing}
 
 
-def _lower_graph(graph: fx.Graph, below: set[fx.Node], crossing: Sequence[fx.Node]) -> fx.Graph:
+def _lower_graph(graph: fx.Graph, crossing: Sequence[fx.Node]) -> fx.Graph:
     lower, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     needed = _ancestors(crossing)
     for node in graph.nodes:
@@ -154,12 +166,14 @@ def _ancestors(nodes: Sequence[fx.Node]) -> set[fx.Node]:
 class _Lower(nn.Module):
     """Pictures -> rows: all that crosses the cut, flat, memory order channels_last where it is a map."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, shapes: Sequence[Sequence[int]]) -> None:
         super().__init__()
-        self.graph = graph
+        self.layers, self.shapes = graph, shapes
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return torch.cat([_inner_last(found).flatten(1) for found in self.graph(pictures)], 1)
+        found = zip(self.layers(pictures), self.shapes, strict=True)
+        rows = [value.permute(0, 2, 3, 1) if len(shape) == 3 else value for value, shape in found]
+        return torch.cat([row.flatten(1) for row in rows], 1)
 
 
 class _Upper(nn.Module):
@@ -167,20 +181,16 @@ class _Upper(nn.Module):
 
     def __init__(self, graph: fx.GraphModule, shapes: Sequence[Sequence[int]]) -> None:
         super().__init__()
-        self.graph, self.shapes = graph, shapes
+        self.layers, self.shapes = graph, shapes
 
     def forward(self, rows: Tensor) -> Any:
-        parts = torch.split(rows, [math.prod(shape) for shape in self.shapes], 1)
-        return self.graph(*(_inner_first(part, shape) for part, shape in zip(parts, self.shapes, strict=True)))
-
-
-def _inner_last(value: Tensor) -> Tensor:
-    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
-
-
-def _inner_first(flat: Tensor, shape: Sequence[int]) -> Tensor:
-    """The inverse of `_inner_last(...).flatten(1)`; a map comes back channels_last."""
-    if len(shape) != 3:
-        return flat.reshape(len(flat), *shape)
-    channels, height, width = shape
-    return flat.reshape(len(flat), height, width, channels).permute(0, 3, 1, 2)
+        values, start = [], 0
+        for shape in self.shapes:
+            flat = rows[:, start : start + math.prod(shape)]
+            start += math.prod(shape)
+            if len(shape) == 3:  # a map comes back channels_last
+                channels, height, width = shape
+                values.append(flat.reshape(-1, height, width, channels).permute(0, 3, 1, 2))
+            else:
+                values.append(flat.reshape(-1, *shape))
+        return self.layers(*values)

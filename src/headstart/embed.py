@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from headstart import freeze, pixels, pool, rowcache
 from headstart.batches import BATCH, outputs, row_outputs
 from headstart.coco import Image
-from headstart.compute import Compute
+from headstart.compute import Compute, trial_pictures
 from headstart.cut import cut
 from headstart.fold import fold
+from headstart.fuse import fuse
 from headstart.pixels import Input
 from headstart.progress import track
 
@@ -56,10 +57,11 @@ def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
         network, frozen = folded(trunk, depth)
         upper = cut(network, frozen, trunk.wanted.size).upper
         trunk.compute.place(network)
+        upper = fuse(upper, trunk.compute, torch.stack([below[image.sha256] for image in lacking[:2]]).float())
         features = row_outputs(upper, [below[image.sha256] for image in lacking], trunk.compute)
         found |= rowcache.write(folder, [image.sha256 for image in lacking], features)
     elif lacking:
-        found |= _run(lacking, trunk, trunk.compute.place(folded(trunk)[0]), folder, torch.float32)
+        found |= _run(lacking, trunk, folded(trunk)[0], folder, torch.float32)
     return torch.stack([found[image.sha256] for image in images])
 
 
@@ -74,7 +76,6 @@ def activations(images: Sequence[Image], trunk: Trunk, depth: int) -> dict[str, 
     if lacking:
         network, frozen = folded(trunk, depth)
         lower = cut(network, frozen, trunk.wanted.size).lower
-        trunk.compute.place(network)
         found |= _run(lacking, trunk, lower, folder, torch.bfloat16 if trunk.compute.bf16 else torch.float32)
     return found
 
@@ -100,6 +101,7 @@ def _run(
 ) -> dict[str, Tensor]:
     """Pictures through a network, kept as they come."""
     found: dict[str, Tensor] = {}
+    network = fuse(trunk.compute.place(network), trunk.compute, trial_pictures(trunk.wanted.size))
     shards = [images[start : start + BATCH * SHARD] for start in range(0, len(images), BATCH * SHARD)]
     for shard in track(shards, "embed pictures", len(shards)):
         decoded = pool.each(lambda image: pixels.decode(trunk.root / image.file_name, trunk.wanted), shard, "decode")

@@ -11,11 +11,12 @@ from headstart import classify, coco, modelfile, pixels, source_bias
 from headstart.batches import outputs
 from headstart.calibration import Floats, Logits
 from headstart.coco import Image, Manifest
-from headstart.compute import prepare
+from headstart.compute import prepare, trial_pictures
 from headstart.embed import Trunk, embeddings
 from headstart.evaluate import Exam, write_evaluation
 from headstart.files import read_json
 from headstart.fold import fold
+from headstart.fuse import fuse
 from headstart.modelfile import Card
 from headstart.params import Params, TrainParams
 from headstart.report import ReportFacts, Table
@@ -94,11 +95,11 @@ def _fine_tuned(
     compute = prepare(TrainParams(precision="fp32"), params.seed)
     network = classify.build(tensors, card)
     network.trunk, _ = fold(network.trunk, card.input.size)
-    compute.place(network)
+    quick = fuse(compute.place(network), compute, trial_pictures(card.input.size))
 
     def logits(name: str) -> Floats:
         seen = pixels.load(parts[name].images, root, card.input, "decode")
-        return _array(outputs(network, seen, card.input, compute))
+        return _array(outputs(quick, seen, card.input, compute))
 
     return _logits(parts, card, logits("val"), logits("test"))
 
