@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import test_records
-from headstart import mlflow_store, tracking
+from headstart import mlflow_store, recorder, tracking
 from headstart.params import Params
 
 EPOCHS = {"train-head": 3, "fine-tune": 2}
@@ -97,8 +97,9 @@ def leave_files(root: Path, name: str, score: float = 0.5) -> None:
 def execute(root: Path, names: list[str] | tuple[str, ...], params: Params, score: float = 0.5) -> None:
     """Stages as DVC executes them, one after the other."""
     for name in names:
-        with tracking.stage(name, params, root):
-            leave_files(root, name, score)
+        began = int(time.time() * 1000)
+        leave_files(root, name, score)
+        tracking.record(name, params, root, began)
 
 
 def runs(root: Path, experiment: str = "headstart") -> list[Run]:
@@ -245,8 +246,7 @@ def test_single_stage_makes_a_complete_run(root: Path) -> None:
 
 def test_failed_stage_goes_on_in_the_same_run(root: Path) -> None:
     execute(root, ["fetch", "weights", "split", "augment", "train-head"], make_params())
-    with pytest.raises(ValueError, match="loss is nan"), tracking.stage("fine-tune", make_params(), root):
-        raise ValueError("loss is nan")
+    tracking.record("fine-tune", make_params(), root, 0, tracking.Failure("ValueError: loss is nan", False))
     (run,) = runs(root)
     assert run.info.status == "FAILED"
     assert run.data.tags["headstart.progress"] == "fine-tune failed: ValueError: loss is nan"
@@ -259,8 +259,8 @@ def test_failed_stage_goes_on_in_the_same_run(root: Path) -> None:
 
 def test_failure_leaves_a_complete_run_alone(root: Path) -> None:
     execute(root, tracking.STAGES, make_params())
-    with pytest.raises(KeyboardInterrupt), tracking.stage("evaluate", make_params(), root):
-        raise KeyboardInterrupt
+    now = int(time.time() * 1000)
+    tracking.record("evaluate", make_params(), root, now, tracking.Failure("KeyboardInterrupt: ", True))
     first, second = runs(root)
     assert first.info.status == "FINISHED"
     assert second.info.status == "KILLED"
@@ -352,11 +352,15 @@ def test_long_values_and_histories_fit(root: Path) -> None:
 
 def test_only_rank_zero_records(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    execute(root, ["fetch"], make_params())
+    with recorder.stage("fetch", make_params(), root):
+        leave_files(root, "fetch")
     assert not runs(root)
     monkeypatch.setenv("RANK", "0")
-    execute(root, ["fetch"], make_params())
-    assert len(runs(root)) == 1
+    with recorder.stage("fetch", make_params(), root):
+        pass
+    (run,) = runs(root)
+    assert stages_in(run) == ["fetch"]
+    assert run.data.params["train_head.lr"] == "0.001"
 
 
 def test_server_that_is_down_costs_one_warning(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -396,6 +400,44 @@ def test_broken_database_costs_one_warning(root: Path, trouble: str, capfd: pyte
 
 def test_exception_passes_through_when_recording_fails_too(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     params = make_params(tracking={"uri": "nonsense://"})
-    with pytest.raises(ValueError, match="the stage's own"), tracking.stage("fetch", params, root):
+    with pytest.raises(ValueError, match="the stage's own"), recorder.stage("fetch", params, root):
         raise ValueError("the stage's own")
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_interrupted_stage_is_marked_by_the_process_beside_it(root: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), recorder.stage("fetch", make_params(), root):
+        raise KeyboardInterrupt
+    (run,) = runs(root)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["headstart.progress"] == "fetch failed: KeyboardInterrupt:"
+
+
+def test_killed_stage_records_nothing(root: Path) -> None:
+    """The process beside it hears nothing more, and goes."""
+    code = (
+        "import os, pathlib, params_of_test as p\nfrom headstart import recorder\n"
+        "with recorder.stage('fetch', p.params, pathlib.Path.cwd()):\n    os.kill(os.getpid(), 9)"
+    )
+    (root / "params_of_test.py").write_text(
+        f"from headstart.params import Params\nparams = Params.model_validate_json({make_params().model_dump_json()!r})"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert killed.returncode == -9
+    assert killed.stderr == ""
+    assert not runs(root)
+
+
+def test_process_that_breaks_is_one_warning(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with recorder.stage("fetch", make_params(), root):
+        pass
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with recorder.stage("fetch", make_params(), root):
+        pass
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "warning: MLflow did not record fetch: its process ended early"
+    assert lines[1].startswith("warning: MLflow cannot be started: ")
+    assert len(lines) == 2

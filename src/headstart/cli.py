@@ -33,12 +33,12 @@ STAGES = {
 
 def run(name: str) -> None:
     """Run one stage in the current folder, and record it."""
-    from headstart import params, tracking
+    from headstart import params, recorder
 
     root = Path.cwd()
     loaded = params.load(Path("params.yaml"))
     module, function = STAGES[name]
-    with tracking.stage(name, loaded, root):
+    with recorder.stage(name, loaded, root):
         stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
         stage(loaded, root)
 

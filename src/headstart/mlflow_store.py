@@ -51,8 +51,7 @@ def connect(params: TrackingParams, home: Path) -> "MlflowClient":
     Raises:
         Exception: whatever MLflow, its database or the network comes up with.
     """
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+    _set_environment()
     uri = _uri(params, home)
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
@@ -81,6 +80,18 @@ def experiment(client: "MlflowClient", params: TrackingParams, home: Path) -> st
             if (found := client.get_experiment_by_name(name)) is None:  # else another pipeline made it just now
                 raise
     return str(found.experiment_id)
+
+
+def warm_up() -> None:
+    """Import MLflow and its database store: seconds, so beside a stage's work."""
+    _set_environment()
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.tracking  # noqa: F401
+
+
+def _set_environment() -> None:
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
 
 
 def _client(uri: str) -> "MlflowClient":

@@ -49,16 +49,21 @@ def fit(picture: Pillow.Image, wanted: Input) -> Pixels:
     size, how = wanted.size, FILTERS.get(wanted.interpolation, Pillow.Resampling.BICUBIC)
     # JPEG can be decoded at 1/2, 1/4 or 1/8 scale; twice the size wanted is left for the resampling to work on.
     picture.draft("RGB", (2 * size, 2 * size))
-    picture = picture.convert("RGB")
+    if picture.mode != "L":  # grey is resampled as one channel: the same numbers for a third of the work
+        picture = picture.convert("RGB")
     if wanted.resize == "squash":
-        return np.asarray(picture.resize((size, size), how))
+        return _rgb(picture.resize((size, size), how))
     edge = int(size / wanted.crop)  # torchvision's Resize and CenterCrop, rounding included
     width, height = picture.size
     short, long = min(width, height), max(width, height)
     longer = int(edge * long / short)
     picture = picture.resize((edge, longer) if width <= height else (longer, edge), how)
     left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    return _rgb(picture.crop((left, top, left + size, top + size)))
+
+
+def _rgb(picture: Pillow.Image) -> Pixels:
+    return np.asarray(picture.convert("RGB"))
 
 
 def decode(path: Path, wanted: Input) -> Pixels:

@@ -23,10 +23,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,26 +51,40 @@ STAGES = tuple(NEEDS)
 STAGE_TAG = "headstart.stage."
 
 
-@contextmanager
-def stage(name: str, params: Params, root: Path) -> Iterator[None]:
-    """Record a stage in the pipeline's MLflow run once its work is done; on an exception mark the run as failed.
+@dataclass(frozen=True)
+class Failure:
+    """How a stage ended that did not finish."""
 
-    Only the first of several processes records. Nothing that goes wrong in here reaches the caller.
+    reason: str
+    interrupted: bool
 
-        with tracking.stage("train-head", params, root):
-            train_head(...)
+
+def record(name: str, params: Params, root: Path, began: int, failure: Failure | None = None) -> None:
+    """Record a stage in the pipeline's MLflow run; what goes wrong is one warning.
+
+    Args:
+        name: the stage.
+        params: what it ran with.
+        root: the repository root.
+        began: when, in milliseconds since 1970.
+        failure: why it did not finish; None if it did.
     """
     assert name in NEEDS
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    began = int(time.time() * 1000)
     try:
-        yield
-    except BaseException as error:
-        _record_or_warn(name, params, root, began, error)
-        raise
-    _record_or_warn(name, params, root, began, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MLflow and what it imports; the user can mend none of it
+            _record(name, params, root, began, failure)
+    except Exception as error:  # whatever a tracker can do wrong, training has been done right
+        print(
+            f"warning: MLflow did not record {name}: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr
+        )
+
+
+def warm_up() -> None:
+    """Import what recording will need."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow_store.warm_up()
 
 
 def upstream(name: str) -> list[str]:
@@ -85,21 +96,12 @@ def upstream(name: str) -> list[str]:
     return [candidate for candidate in STAGES if candidate in needed and candidate != name]
 
 
-def _record_or_warn(name: str, params: Params, root: Path, began: int, error: BaseException | None) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of MLflow and what it imports; the user can mend none of it
-            _record(name, params, root, began, error)
-    except Exception as failure:  # whatever a tracker can do wrong, training has been done right
-        print(f"warning: MLflow did not record {name}: {_one_line(failure)}", file=sys.stderr)
-
-
-def _record(name: str, params: Params, root: Path, began: int, error: BaseException | None) -> None:
+def _record(name: str, params: Params, root: Path, began: int, failure: Failure | None) -> None:
     pipeline = _Pipeline.connect(params, root)
     digests = {each: records.digest(root / "stages" / each) for each in [*upstream(name), name]}
-    digests = {each: digest for each, digest in digests.items() if digest and not (error and each == name)}
+    digests = {each: digest for each, digest in digests.items() if digest and not (failure and each == name)}
     run = pipeline.run_to_go_on(name, digests)
-    if not run and not error and (other := pipeline.run_holding(digests)):
+    if not run and not failure and (other := pipeline.run_holding(digests)):
         print(f"MLflow: run {other.info.run_name!r} already holds these results of {name}", file=sys.stderr)
         return
 
@@ -107,9 +109,9 @@ def _record(name: str, params: Params, root: Path, began: int, error: BaseExcept
     for each, digest in digests.items():
         if STAGE_TAG + each not in run.data.tags:
             pipeline.log_stage(run.info.run_id, each, digest)
-    ending = "done" if error is None else f"failed: {type(error).__name__}: {_one_line(error)}"
+    ending = f"failed: {_one_line(failure.reason)}" if failure else "done"
     pipeline.client.set_tag(run.info.run_id, "headstart.progress", f"{name} {ending}")
-    status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    status = "FINISHED" if not failure else "KILLED" if failure.interrupted else "FAILED"
     pipeline.client.set_terminated(run.info.run_id, status)
 
 
@@ -243,6 +245,6 @@ def _user() -> str:
         return "unknown"
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(message: str) -> str:
     """The message without line breaks, and without the password of a tracking URI."""
-    return re.sub(r"//[^/@\s]+@", "//…@", " ".join(str(error).split()))[:200] or type(error).__name__
+    return re.sub(r"//[^/@\s]+@", "//…@", " ".join(message.split()))[:200]
