@@ -68,14 +68,14 @@ def _downloaded(found: list[Wanted | Failed], params: DownloadParams) -> list[Wa
     return arrived
 
 
-def decodable(path: Path) -> None:
+def decodable(data: bytes) -> None:
     """The check of a downloaded picture.
 
     Raises:
         TransferError: the bytes are no whole picture.
     """
     try:
-        admit(path.read_bytes())
+        admit(data)
     except PictureError as error:
         # Half a picture may be the network's fault, a web page is not.
         again = error.kind in ("empty", "truncated", "broken")
