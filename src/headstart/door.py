@@ -43,7 +43,6 @@ class Picture:
         height: pixels of the upright picture.
         orientation: EXIF's number (1-8) for how the stored pixels were turned to be upright; 1: not at all.
         changes: what had to be done, in words for the summary (`rotated`, `alpha`, `webp`, …); empty: nothing.
-        sha256: of `data`, in hex.
     """
 
     data: bytes = field(repr=False)
@@ -52,7 +51,11 @@ class Picture:
     height: int
     orientation: int
     changes: tuple[str, ...]
-    sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """Of `data`, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @contextmanager
@@ -116,10 +119,10 @@ def _admit(data: bytes, rotation: int | None, min_side: int) -> Picture:
         changes = _changes(image, data, turned=(orientation, in_exif) != (1, 1))
         if not changes:
             suffix = ".jpg" if is_jpeg else ".png"
-            return Picture(data, suffix, width, height, 1, (), hashlib.sha256(data).hexdigest())
+            return Picture(data, suffix, width, height, 1, ())
         upright = _turned(_rgb(image), orientation)
         stored, suffix = _encode(upright, as_jpeg=is_jpeg)
-        return Picture(stored, suffix, *upright.size, orientation, changes, hashlib.sha256(stored).hexdigest())
+        return Picture(stored, suffix, *upright.size, orientation, changes)
 
 
 def _open(data: bytes) -> Image.Image:
