@@ -6,10 +6,11 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -158,6 +159,52 @@ def test_what_is_no_picture_says_so(data: bytes, kind: str, words: str) -> None:
 def test_a_cut_file_never_passes(share: float, kind: str) -> None:
     data = encoded(picture(size=(64, 64)), kind)
     rejected(data[: int(len(data) * share)])
+
+
+def jpegs() -> list[bytes]:
+    noise = np.random.default_rng(0).integers(0, 255, (70, 93, 3), np.uint8)
+    forms: list[dict[str, Any]] = [
+        {},
+        {"progressive": True},
+        {"restart_marker_blocks": 3},
+        {"quality": 30, "optimize": True, "subsampling": 2},
+    ]
+    return [encoded(Image.fromarray(noise).convert(mode), "JPEG", **form) for mode in ("RGB", "L") for form in forms]
+
+
+JPEGS = jpegs()
+
+
+@settings(max_examples=400)
+@given(
+    data=st.sampled_from(JPEGS),
+    changes=st.lists(st.tuples(st.integers(0, 10_000) | st.integers(0, 700), st.binary(max_size=3)), max_size=5),
+    cut=st.floats(0, 1) | st.just(1.0),
+    rest=st.sampled_from([b"", b"\xff\xd9", b"\xff", b"text"]),
+)
+def test_a_jpeg_passes_if_pil_decodes_all_of_it(
+    data: bytes, changes: list[tuple[int, bytes]], cut: float, rest: bytes
+) -> None:
+    for place, new in changes:
+        place %= len(data)
+        data = data[:place] + new + data[place + len(new) :]
+    data = data[: int(len(data) * cut)] + rest
+    try:
+        with Image.open(io.BytesIO(data), formats=door.FORMATS) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, IndexError, struct.error, TypeError, KeyError, ZeroDivisionError):
+        rejected(data)
+    else:
+        admit(data)
+
+
+@pytest.mark.parametrize("data", JPEGS)
+def test_a_whole_jpeg_is_judged_by_a_small_part(data: bytes) -> None:
+    skeleton = door._skeleton(data)
+    assert skeleton is not None
+    assert len(skeleton) < len(data) / 2
+    assert decoded(skeleton).size == decoded(data).size
+    assert door._skeleton(data[:-2]) is None, "it ends before its end"
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"RIFF"]))

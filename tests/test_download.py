@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from headstart import addresses, cache, download, transfer
 from headstart.answers import TransferError
@@ -76,6 +78,7 @@ def test_every_picture_arrives_through_503s_resets_and_cuts(mirror: Mirror) -> N
         (["403"] * 9, 1, "http_403"),
         (["410"] * 9, 1, "http_410"),
         (["503"] * 99, 4, "http_503"),
+        (["521"] * 99, 4, "http_521"),  # a proxy's "the server is down"
         (["reset"] * 99, 8, "connection"),  # aiohttp itself asks a second time when a connection breaks
         (["cut"] * 99, 4, "connection"),
         (["cut_silently"] * 99, 3, "truncated"),
@@ -86,6 +89,22 @@ def test_what_is_asked_again_and_what_is_not(mirror: Mirror, script: list[str], 
     mirror.scripts["/a.jpg"] = script
     assert error(mirror, "/a.jpg", QUICK.model_copy(update={"attempts": 4})).kind == kind
     assert mirror.asked["/a.jpg"] == asked
+
+
+@pytest.mark.parametrize("in_memory", [1, 10_000, 1_000_000])
+def test_a_picture_that_is_cut_off_is_continued(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    """Whether it is all on disk, goes there half way, or is held in memory."""
+    monkeypatch.setattr(download, "IN_MEMORY", in_memory)
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
+    data = put(mirror.folder / "a.png", encoded(Image.fromarray(noise))).read_bytes()
+    mirror.scripts["/a.png"] = ["cut", "503", "cut"]
+    answer = get(mirror, "/a.png")["/a.png"]
+    assert isinstance(answer, Path)
+    assert answer.read_bytes() == data
+    starts = [int(headers["Range"][6:-1]) for headers in mirror.headers if "Range" in headers]
+    assert starts[0] == starts[1] == len(data) // 2 < starts[2]
 
 
 def test_what_is_no_picture_is_asked_for_once(mirror: Mirror) -> None:
@@ -149,7 +168,8 @@ def test_size_is_bounded_announced_or_not(mirror: Mirror, monkeypatch: pytest.Mo
 def test_a_server_that_says_nothing_times_out(mirror: Mirror) -> None:
     put(mirror.folder / "a.png")
     mirror.latency = 1
-    assert error(mirror, "/a.png", DownloadParams(timeout=0.1, attempts=1)).kind == "timeout"
+    assert error(mirror, "/a.png", DownloadParams(timeout=0.1, attempts=2, backoff=0.001)).kind == "timeout"
+    assert mirror.asked["/a.png"] == 2
 
 
 def test_hosts_that_are_not_there(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:

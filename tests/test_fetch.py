@@ -81,7 +81,7 @@ def test_identical_pictures_stay_two_entries_of_one_file(tmp_path: Path) -> None
     assert metrics(tmp_path)["identical"] == 1
 
 
-def test_rejected_pictures_are_written_down_and_counted(tmp_path: Path) -> None:
+def test_rejected_pictures_are_written_down_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two_classes(tmp_path)
     whole = encoded(picture(), "JPEG")
     put(tmp_path / "data/ant/cut, short.jpg", whole[: len(whole) // 2])
@@ -98,6 +98,8 @@ def test_rejected_pictures_are_written_down_and_counted(tmp_path: Path) -> None:
     lines = failed(tmp_path)
     assert len(lines) == 6
     assert lines[1].startswith('folder:data,"data/ant/cut, short.jpg",')
+    said = "; 4 rejected (empty 1, too_small 1, truncated 1, web_page 1) and 1 ignored: stages/fetch/failed.csv"
+    assert said in capsys.readouterr().out
 
 
 def test_too_many_rejected_stops_with_one_line(tmp_path: Path) -> None:

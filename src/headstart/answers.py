@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 425, 429, *range(500, 600)})  # proxies have numbers of their own beyond 511
 LONGEST_RETRY_AFTER = 300.0  # a server that wants to be left alone for longer gets its will
 
 

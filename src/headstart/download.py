@@ -1,7 +1,6 @@
 """Downloads into the shared cache: many small pictures, and single large tables and tars that can be resumed."""
 
 import asyncio
-import itertools
 import os
 import sys
 import urllib.parse
@@ -11,9 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
+from yarl import URL
 
 from headstart import cache
 from headstart.answers import TransferError, Validators, validators
+from headstart.body import Body
 from headstart.door import MAX_BYTES
 from headstart.errors import UserError
 from headstart.fetch_params import DownloadParams
@@ -21,6 +22,7 @@ from headstart.files import write_json
 from headstart.progress import Bar
 from headstart.transfer import Client
 
+IN_MEMORY = 1_000_000  # bytes of a picture; a longer one goes to disk as it comes
 IN_FLIGHT = 512  # downloads begun and not ended, most of them waiting for a slot or between two attempts
 LARGEST = 50_000_000_000  # bytes of a table or tar
 SLOWEST = 10  # a picture gets this many times the timeout altogether
@@ -39,53 +41,53 @@ def local_path(url: str) -> Path:
 
 
 def pictures(
-    urls: Iterable[str], params: DownloadParams, check: Callable[[Path], None]
+    urls: Iterable[str], params: DownloadParams, check: Callable[[bytes], None]
 ) -> dict[str, Path | TransferError]:
     """Download many small files, concurrently; those already in the cache are not asked for again.
 
     Args:
         urls: http and https addresses; repeated ones are asked for once.
         params: the section `fetch.downloads`.
-        check: called in a thread with each complete file; raises TransferError if it is not in order.
+        check: called in a thread with each complete file's bytes; raises TransferError if it is not in order.
 
     Returns:
         For each URL the file in the cache, or why there is none.
     """
     paths = {url: cache.path_of(url) for url in urls}
     found: dict[str, Path | TransferError] = {url: path for url, path in paths.items() if path.exists()}
-    missing = [url for url in paths if url not in found]
-    if missing:
+    if missing := {url: path for url, path in paths.items() if url not in found}:
         found |= asyncio.run(_pictures(missing, params, check))
     return found
 
 
 async def _pictures(
-    urls: list[str], params: DownloadParams, check: Callable[[Path], None]
+    paths: dict[str, Path], params: DownloadParams, check: Callable[[bytes], None]
 ) -> dict[str, Path | TransferError]:
     parts, begun = cache.parts(), asyncio.Semaphore(IN_FLIGHT)
     found: dict[str, Path | TransferError] = {}
-    numbers = itertools.count()
-    with Bar("fetch: downloads", len(urls)) as bar:
+    with Bar("fetch: downloads", len(paths)) as bar:
         async with Client(params, MAX_BYTES, params.timeout * SLOWEST) as client, asyncio.TaskGroup() as group:
 
-            async def one(url: str) -> None:
-                path = cache.path_of(url)
+            async def one(number: int, url: str, path: Path) -> None:
+                def finish(body: Body) -> None:
+                    check(body.read())
+                    body.move(path)
+
                 # Named for this task alone: two projects may want the same picture at the same time.
-                part = parts / f"{os.getpid()}-{next(numbers)}.part"
+                body = Body(parts / f"{os.getpid()}-{number}.part", IN_MEMORY)
                 try:
-                    await client.save(url, part, check=check)
-                    part.replace(path)
+                    await client.save(url, body, finish=finish)
                     found[url] = path
                 except TransferError as error:
-                    part.unlink(missing_ok=True)
+                    body.clear()
                     found[url] = error
                 finally:
                     begun.release()
                 bar.advance()
 
-            for url in urls:
+            for number, (url, path) in enumerate(paths.items()):
                 await begun.acquire()
-                group.create_task(one(url))
+                group.create_task(one(number, url, path))
     return found
 
 
@@ -139,7 +141,7 @@ async def _large(url: str, path: Path, params: DownloadParams) -> None:
                 got += count
                 bar.advance(got // MEGABYTE - bar.count)
 
-            await client.save(url, part, resume=state, started=started, arrived=arrived)
+            await client.save(url, Body(part), resume=state, started=started, arrived=arrived)
     part.replace(path)
 
 
@@ -156,7 +158,7 @@ async def _is_current(client: Client, url: str, path: Path, state: Validators) -
         return False
     headers = {"If-None-Match": state.etag} if state.etag else {"If-Modified-Since": state.last_modified}
     try:
-        async with client.answer(url, {name: value for name, value in headers.items() if value}) as response:
+        async with client.answer(URL(url), {name: value for name, value in headers.items() if value}) as response:
             if response.status == 304:
                 return True
             if response.status == 200:

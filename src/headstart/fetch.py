@@ -68,14 +68,14 @@ def _downloaded(found: list[Wanted | Failed], params: DownloadParams) -> list[Wa
     return arrived
 
 
-def decodable(path: Path) -> None:
+def decodable(data: bytes) -> None:
     """The check of a downloaded picture.
 
     Raises:
         TransferError: the bytes are no whole picture.
     """
     try:
-        admit(path.read_bytes())
+        admit(data)
     except PictureError as error:
         # Half a picture may be the network's fault, a web page is not.
         again = error.kind in ("empty", "truncated", "broken")
@@ -101,12 +101,11 @@ def _store(wanted: Wanted, *, needs_label: bool, root: Path) -> fetched.Stored |
         placed = place(wanted, picture)
     except PictureError as rejected:
         return Failed(wanted.source, wanted.location, rejected.kind, str(rejected))
-    path = FOLDER / "images" / f"{picture.sha256[:32]}{picture.suffix}"
+    sha256 = picture.sha256
+    path = FOLDER / "images" / f"{sha256[:32]}{picture.suffix}"
     if not (root / path).exists():  # the same bytes are stored once, however many entries the manifest has for them
         files.write_bytes(root / path, picture.data)
-    return fetched.Stored(
-        wanted, path.as_posix(), picture.width, picture.height, picture.sha256, picture.changes, placed
-    )
+    return fetched.Stored(wanted, path.as_posix(), picture.width, picture.height, sha256, picture.changes, placed)
 
 
 def _why_no_label(wanted: Wanted) -> str:

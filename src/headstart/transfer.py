@@ -7,8 +7,8 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +17,9 @@ from yarl import URL
 
 from headstart.addresses import AddressError, is_private, proxy_for, public_socket, redirected
 from headstart.answers import TransferError, Validators, range_start, status_error, validators
+from headstart.body import Body
 from headstart.fetch_params import DownloadParams
+from headstart.pool import cores
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 5
@@ -38,8 +40,10 @@ class Client:
         self._quiet_until: dict[str, float] = defaultdict(float)  # hosts that asked for a pause
         self._proxies = urllib.request.getproxies()  # HTTPS_PROXY and the like
         self._stack = AsyncExitStack()
+        self._threads = ThreadPoolExecutor(cores())
 
     async def __aenter__(self) -> Self:
+        self._stack.enter_context(self._threads)
         self._open = await self._stack.enter_async_context(self._session(aiohttp.TCPConnector(limit=0)))
         guarded = aiohttp.TCPConnector(limit=0, socket_factory=public_socket)
         self._guarded = await self._stack.enter_async_context(self._session(guarded))
@@ -66,27 +70,28 @@ class Client:
     async def save(
         self,
         url: str,
-        part: Path,
+        body: Body,
         *,
         resume: Validators | None = None,
         started: Callable[[Validators], None] = lambda _: None,
         arrived: Callable[[int], None] = lambda _: None,
-        check: Callable[[Path], None] = lambda _: None,
+        finish: Callable[[Body], None] = lambda _: None,
     ) -> None:
-        """Download into `part`, with retries, until it has its whole length and passes `check`.
+        """Download into `body`, with retries, until it has its whole length and `finish` is content.
 
         Args:
             url: http or https.
-            part: the file to write; what it holds is kept and completed if `resume` still is the server's state.
-            resume: the state of the file that `part` is the beginning of.
+            body: what it holds is kept and completed if `resume` still is the server's state.
+            resume: the state of the file that `body` is the beginning of.
             started: told the state of the file before its first byte is written.
             arrived: told how many bytes have come.
-            check: called in a thread with the complete file; raises TransferError if it is not in order.
+            finish: called in a thread with the complete body; raises TransferError if it is not in order.
 
         Raises:
             TransferError: it did not arrive, after all attempts.
         """
-        attempt, state, host = 0, resume, _host(url)
+        attempt, state, target = 0, resume, _parsed(url)
+        host = str(target.host)
 
         def begun(found: Validators) -> None:
             nonlocal state
@@ -95,15 +100,15 @@ class Client:
 
         while True:
             attempt += 1
-            size = part.stat().st_size if part.exists() else 0
+            size = body.size
             try:
                 await self._polite(host)
                 async with self._host_slots[host], self._slots:
-                    await self._attempt(url, part, state if size else None, begun, arrived)
+                    await self._attempt(target, body, state if size else None, begun, arrived)
                     # Still in the slot: what has arrived and is not verified would be lost if the process is killed.
-                    await self._checked(part, check)
+                    await self._finished(body, finish)
             except TransferError as error:
-                if part.exists() and part.stat().st_size - size > PROGRESS:
+                if body.size - size > PROGRESS:
                     attempt = 1  # it moves on: a file of gigabytes may be cut off often
                 if not error.retry or attempt >= min(self.params.attempts, error.attempts):
                     raise
@@ -111,11 +116,11 @@ class Client:
             else:
                 return
 
-    async def _checked(self, part: Path, check: Callable[[Path], None]) -> None:
+    async def _finished(self, body: Body, finish: Callable[[Body], None]) -> None:
         try:
-            await asyncio.to_thread(check, part)
+            await asyncio.get_running_loop().run_in_executor(self._threads, finish, body)
         except TransferError:
-            part.unlink(missing_ok=True)  # what is wrong is not built upon
+            body.clear()  # what is wrong is not built upon
             raise
 
     def _pause(self, host: str, attempt: int, error: TransferError) -> float:
@@ -131,17 +136,17 @@ class Client:
 
     async def _attempt(
         self,
-        url: str,
-        part: Path,
+        url: URL,
+        body: Body,
         state: Validators | None,
         started: Callable[[Validators], None],
         arrived: Callable[[int], None],
     ) -> None:
-        start = part.stat().st_size if state and state.strong and part.exists() else 0
+        start = body.size if state and state.strong else 0
         headers = {"Range": f"bytes={start}-", "If-Range": state.strong} if state and start else {}
         async with self.answer(url, headers) as response:
             if response.status == 416 or (response.status == 206 and range_start(response) != start):
-                part.unlink(missing_ok=True)
+                body.clear()
                 raise TransferError("range", "the server's byte range is not the one asked for", retry=True)
             if response.status not in (200, 206):
                 raise status_error(response)
@@ -149,24 +154,27 @@ class Client:
             if (found.length or 0) > self.max_bytes:
                 raise TransferError("too_large", f"{found.length:,} bytes, more than {self.max_bytes:,}")
             started(found)
-            with part.open("ab" if response.status == 206 else "wb") as file:
-                size = file.tell()
+            if response.status == 200 and body.size:
+                body.clear()
+            try:
                 async for chunk in response.content.iter_any():
-                    size += len(chunk)
-                    if size > self.max_bytes:
+                    body.write(chunk)
+                    if body.size > self.max_bytes:
                         raise TransferError("too_large", f"more than {self.max_bytes:,} bytes")
-                    file.write(chunk)
                     arrived(len(chunk))
-        if found.length is not None and size != found.length:
-            part.unlink()
-            raise TransferError("truncated", f"{size:,} of {found.length:,} bytes arrived", retry=True)
+            finally:
+                body.close()
+        if found.length is not None and body.size != found.length:
+            reason = f"{body.size:,} of {found.length:,} bytes arrived"
+            body.clear()
+            raise TransferError("truncated", reason, retry=True)
 
     @asynccontextmanager
-    async def answer(self, url: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def answer(self, url: URL, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer at the end of at most five redirects, none of them from a public to a private address."""
         try:
             async with AsyncExitStack() as stack:
-                guarded, target = False, URL(url)
+                guarded, target = False, url
                 for _ in range(MAX_REDIRECTS + 1):
                     proxy = proxy_for(target, self._proxies)
                     # A proxy connects for us: its own address, often a private one, is all that a guard would see.
@@ -178,7 +186,7 @@ class Client:
                         yield response
                         return
                     target = redirected(target, response.headers.get("Location", ""))
-                    guarded = guarded or not await is_private(URL(url))
+                    guarded = guarded or not await is_private(url)
                 raise TransferError("redirect", f"more than {MAX_REDIRECTS} redirects")
         except AddressError as error:
             raise TransferError("redirect", str(error)) from None
@@ -186,18 +194,18 @@ class Client:
             raise TransferError("tls", f"no safe connection: {error}") from None
         except aiohttp.ClientConnectorDNSError:
             # Most often a site that is no more, sometimes a moment without network.
-            raise TransferError("no_host", f"no host {URL(url).host!r}", retry=True, attempts=3) from None
+            raise TransferError("no_host", f"no host {url.host!r}", retry=True, attempts=3) from None
         except TimeoutError:
             raise TransferError("timeout", f"no answer in {self.params.timeout:g} s", retry=True) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise TransferError("connection", f"{type(error).__name__}: {error}", retry=True) from None
 
 
-def _host(url: str) -> str:
+def _parsed(url: str) -> URL:
     try:
-        host = URL(url).host
+        parsed = URL(url)
     except ValueError:
-        host = None
-    if not host:
+        parsed = URL()
+    if not parsed.host:
         raise TransferError("url", "not an address that can be asked")
-    return host
+    return parsed
