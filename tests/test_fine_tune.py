@@ -171,8 +171,8 @@ def test_each_block_has_the_next_ones_rate_times_the_decay(project: Project) -> 
     some = freeze.blocks(network.trunk)
     freeze.freeze(network.trunk, some, 2)
     groups = _groups(network, some, 0.5)
-    scale = {id(p): group["scale"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
-    decays = {id(p): "weight_decay" not in group for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    scale = {id(p): group.scale for group in groups for p in group.parameters}
+    decays = {id(p): group.weight_decay is None for group in groups for p in group.parameters}
     number = {f"trunk.{name}": block.number for block in some for name in block.parameters}
     for name, parameter in network.named_parameters():
         if number.get(name, 9) < 2:

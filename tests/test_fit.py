@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headstart.adamw import Group
 from headstart.errors import UserError
 from headstart.fit import Batch, Best, Scores, fit, order, schedule, steps_of
 from headstart.params import FitParams
@@ -54,7 +55,7 @@ def run(
     torch.manual_seed(3)
     return fit(
         model,
-        [{"params": list(model.parameters()), "scale": 1.0}],
+        [Group(list(model.parameters()))],
         batches=batches,
         steps=steps_of(ROWS, params.batch_size),
         loss=F.cross_entropy,
@@ -169,7 +170,7 @@ def test_the_rate_of_a_group_is_its_share(tmp_path: Path) -> None:
     first, second = ([*layer.parameters()] for layer in model)
     fit(
         model,
-        [{"params": first, "scale": 0.1}, {"params": second, "scale": 1.0}],
+        [Group(first, 0.1), Group(second)],
         batches=lambda epoch: iter([(torch.randn(16, 5), torch.arange(16) % 2)]),
         steps=1,
         loss=F.cross_entropy,
@@ -197,7 +198,7 @@ def test_the_average_follows_the_weights(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
     fit(
         model,
-        [{"params": list(model.parameters()), "scale": 1.0}],
+        [Group(list(model.parameters()))],
         batches=lambda epoch: iter(data[10 * epoch - 10 : 10 * epoch]),
         steps=10,
         loss=loss,

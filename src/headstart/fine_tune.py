@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart import classify, coco, depthwise, freeze, lessons, modelfile, weights
+from headstart.adamw import Group
 from headstart.compute import Compute, prepare
 from headstart.embed import Trunk
 from headstart.files import write_json
@@ -123,7 +124,7 @@ class Autocast(nn.Module):
         return logits
 
 
-def _groups(network: classify.Classifier, blocks: list[Block], decay: float) -> list[dict[str, object]]:
+def _groups(network: classify.Classifier, blocks: list[Block], decay: float) -> list[Group]:
     """AdamW groups: the head at the full rate, each block at the next one's times `decay`; biases do not decay."""
     number = {name: block.number for block in blocks for name in block.parameters}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -134,10 +135,7 @@ def _groups(network: classify.Classifier, blocks: list[Block], decay: float) -> 
         # A folded convolution's bias is new; it belongs to the block of its weight.
         block = number.get(part, number.get(f"{part.rpartition('.')[0]}.weight", len(blocks)))
         groups.setdefault((decay ** (len(blocks) - block), parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": some, "scale": scale} | ({} if decays else {"weight_decay": 0.0})
-        for (scale, decays), some in groups.items()
-    ]
+    return [Group(some, scale, weight_decay=None if decays else 0.0) for (scale, decays), some in groups.items()]
 
 
 def _size(module: nn.Module) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart import freeze
+from headstart.adamw import AdamW, Group
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.params import FitParams
@@ -33,7 +34,7 @@ class Best:
 
 def fit(
     network: nn.Module,
-    groups: list[dict[str, object]],
+    groups: list[Group],
     *,
     batches: Callable[[int], Iterator[Batch]],
     steps: int,
@@ -47,7 +48,7 @@ def fit(
 
     Args:
         network: what trains; its frozen parts stay in eval mode.
-        groups: AdamW's parameter groups; `scale` is a group's share of params.lr.
+        groups: what the optimizer moves; `scale` is a group's share of params.lr.
         batches: epoch (from 1) -> batches of inputs and targets.
         steps: batches in an epoch.
         loss: (network's output, targets) -> scalar.
@@ -57,7 +58,7 @@ def fit(
         what: the stage's name, for the lines printed.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay)
+    optimizer = AdamW(groups, params.weight_decay)
     average = [parameter.detach().clone() for parameter in trained]
     network.eval()
     rows: list[dict[str, float]] = []
@@ -68,8 +69,6 @@ def fit(
         total = count = 0.0
         for number, (inputs, targets) in enumerate(track(batches(epoch), f"{what} epoch {epoch}", steps)):
             step = (epoch - 1) * steps + number
-            for group in optimizer.param_groups:
-                group["lr"] = params.lr * group["scale"] * schedule(step, steps, params)
             value = loss(network(inputs), targets)
             if not math.isfinite(value.item()):
                 key = what.replace("-", "_")
@@ -77,9 +76,9 @@ def fit(
                     f"params.yaml: {key}.lr: {params.lr}: the loss is {value.item()} in epoch {epoch}, "
                     f"batch {number + 1} of {steps}; give a lower rate"
                 )
-            optimizer.zero_grad()
+            optimizer.clear()
             torch.autograd.backward(value)
-            optimizer.step()
+            optimizer.step(params.lr * schedule(step, steps, params))
             _follow(average, trained, min(params.ema, (step + 1) / (step + 10)))
             total, count = total + value.item() * len(targets), count + len(targets)
         network.eval()

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headstart import classify, coco, modelfile
+from headstart.adamw import Group
 from headstart.compute import prepare
 from headstart.embed import Trunk, embeddings
 from headstart.errors import UserError, missing_file
@@ -56,7 +57,7 @@ def train_head(params: Params, root: Path) -> None:
     print(f"train-head: {len(features)} embeddings of {card.features} features, {len(card.labels)} labels")
     best = fit(
         head,
-        [{"params": list(head.parameters()), "scale": 1.0}],
+        [Group(list(head.parameters()))],
         batches=batches,
         steps=steps_of(len(features), section.batch_size),
         loss=lambda logits, wanted: classify.loss(logits, wanted, weights, section.label_smoothing),
