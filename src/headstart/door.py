@@ -63,7 +63,7 @@ def pil_set_up() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1) -> Picture:
+def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a picture whole and make it upright, 8-bit RGB or grey.
 
     A JPEG or PNG that already is all that keeps its bytes. A JPEG that is not is stored as JPEG at quality 95,
@@ -74,12 +74,13 @@ def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1) -> Pic
         rotation: degrees counter-clockwise (0, 90, 180, 270) that make the pixels upright, EXIF left aside;
             None: EXIF decides.
         min_side: shortest side in pixels that is let in.
+        max_pixels: most pixels that are let in; no more than MAX_PIXELS.
 
     Raises:
         PictureError: the bytes are no picture, not a whole one, too small or too large.
     """
     try:
-        return _admit(data, rotation, min_side)
+        return _admit(data, rotation, min_side, max_pixels)
     except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -91,11 +92,11 @@ def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1) -> Pic
         raise PictureError(kind, f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _admit(data: bytes, rotation: int | None, min_side: int) -> Picture:
+def _admit(data: bytes, rotation: int | None, min_side: int, max_pixels: int) -> Picture:
     with _open(data) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise PictureError("too_large", f"{width} x {height} pixels, more than {MAX_PIXELS:,}: make it smaller")
+        if width * height > max_pixels:
+            raise PictureError("too_large", f"{width} x {height} pixels, more than {max_pixels:,}: make it smaller")
         if min(width, height) < min_side:
             raise PictureError("too_small", f"{width} x {height} pixels, a side below min_side {min_side}")
         if image.format == "PNG":
