@@ -27,7 +27,9 @@ class Chromium:
         self._read, here = os.pipe()
         options = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-dev-shm-usage"
         fakes = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
-        command = f"{PROGRAM} {options} {fakes} --remote-debugging-pipe --user-data-dir={folder / 'profile'} about:blank"
+        command = (
+            f"{PROGRAM} {options} {fakes} --remote-debugging-pipe --user-data-dir={folder / 'profile'} about:blank"
+        )
         self._process = subprocess.Popen(
             ["sh", "-c", f"exec {command} 3<&{there} 4>&{here}"],
             pass_fds=(there, here),
@@ -113,12 +115,8 @@ class Chromium:
     def choose(self, selector: str, files: Sequence[Path]) -> None:
         """Files for an `<input type="file">`."""
         found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
-        self.call(
-            "DOM.setFileInputFiles", files=[str(path) for path in files], objectId=found["result"]["objectId"]
-        )
+        self.call("DOM.setFileInputFiles", files=[str(path) for path in files], objectId=found["result"]["objectId"])
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """What it looks like, as PNG."""
-        path.write_bytes(
-            base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
-        )
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))

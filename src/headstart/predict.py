@@ -84,9 +84,7 @@ class Model:
         options = onnxruntime.SessionOptions()
         # Threads that spin while they wait take the cores from those that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            folder / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
     def probabilities(self, pixels: Pixels) -> Floats:
         """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.files import read_json
 from headstart.serve.schema import About, Example, Figure, Said
 
-_RIGHT = 12  # right answers among the pictures to try
+_WRONG, _RIGHT = 12, 12  # answers among the pictures to try
 # Of metrics.json, what a visitor asks for first, by the name it is shown under.
 _FIGURES = {
     "accuracy": "accuracy",
@@ -107,7 +107,7 @@ def _mistakes(exam: Path) -> list[str]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [row["file_name"] for row in csv.DictReader(file)]
+        return [row["file_name"] for row in csv.DictReader(file)][:_WRONG]
 
 
 def _right(rows: Sequence[_Row]) -> list[str]:

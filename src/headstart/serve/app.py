@@ -136,7 +136,5 @@ async def _no_files(_: Request, error: Exception) -> JSONResponse:
 
 def _docs(schema: dict[str, Any]) -> str:
     """The schema as a page: no script, nothing from elsewhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("headstart"), autoescape=True, trim_blocks=True
-    )
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("headstart"), autoescape=True, trim_blocks=True)
     return environment.get_template("api.html.j2").render(schema=schema)

@@ -41,4 +41,5 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        raise UserError(f"--host {host} --port {port}: {error}; name another: --port {port % 60000 + 1}") from None
+        reason = str(error).partition(" (while")[0]
+        raise UserError(f"--host {host} --port {port}: {reason}; name another: --port {port % 60000 + 1}") from None

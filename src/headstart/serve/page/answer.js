@@ -3,7 +3,7 @@
 export async function about() {
   const response = await fetch("model");
   if (!response.ok) throw new Error(`the server says ${response.status}`);
-  return response.json();
+  return { ...(await response.json()), where: "Your pictures go to the server that sent this page, and are not kept." };
 }
 
 // An Answer as the server's API has it. Throws an Error whose message is a sentence.

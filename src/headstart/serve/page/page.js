@@ -120,12 +120,13 @@ function show({ found, blob, name, example, milliseconds }) {
   find(".time").textContent =
     found.milliseconds === undefined
       ? `${milliseconds.toFixed(0)} ms`
-      : `${found.milliseconds.toFixed(0)} ms in the model's hands, ${milliseconds.toFixed(0)} ms in all`;
+      : `${found.milliseconds.toFixed(0)} ms on the server, ${milliseconds.toFixed(0)} ms in all`;
   if (found.boxes) showBoxes(card, found);
   else showBars(card, found, example);
   get("answers").prepend(card);
   trim();
   showThreshold();
+  card.scrollIntoView({ block: "nearest" });
   get("status").textContent = `${name}: ${card.querySelector("h3").textContent}`;
 }
 
@@ -222,10 +223,11 @@ function showThreshold() {
 // ---- the model ---------------------------------------------------------------------------------------------------
 
 function showModel() {
-  const few = model.labels.length <= 3 ? model.labels.join(" or ") : `one of ${model.labels.length} labels`;
-  const title = model.task === "detect" ? `Where is ${few}?` : `${few[0].toUpperCase()}${few.slice(1)}?`;
+  const detects = model.task === "detect";
+  const few = model.labels.length <= 3 ? model.labels.join(detects ? ", " : " or ") : `${model.labels.length} labels`;
+  const title = detects ? `Find ${few}` : `${few[0].toUpperCase()}${few.slice(1)}?`;
   get("title").textContent = document.title = title;
-  get("where").textContent = model.where ?? "Your pictures go to the server that sent this page, and are not kept.";
+  get("where").textContent = model.where;
   get("least").value = model.threshold;
   get("model").hidden = !model.figures.length && !model.card;
   get("exam").textContent = model.pictures
