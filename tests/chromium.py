@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,14 @@ from typing import Any, Self
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 INSTALL = "no Chromium: apt-get install -y chromium (Debian), or put `chromium` on the PATH"
+
+# The browser reads commands from file 3 and writes answers to file 4; these two may be open as something else here.
+_LAUNCH = """import fcntl, os, sys
+there, here = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(there, 3)
+os.dup2(here, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Chromium:
@@ -26,12 +35,16 @@ class Chromium:
         there, self._write = os.pipe()
         self._read, here = os.pipe()
         options = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-dev-shm-usage"
-        fakes = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
-        command = (
-            f"{PROGRAM} {options} {fakes} --remote-debugging-pipe --user-data-dir={folder / 'profile'} about:blank"
-        )
+        fakes = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream --remote-debugging-pipe"
+        command = [
+            PROGRAM or "",
+            *options.split(),
+            *fakes.split(),
+            f"--user-data-dir={folder / 'profile'}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
-            ["sh", "-c", f"exec {command} 3<&{there} 4>&{here}"],
+            [sys.executable, "-c", _LAUNCH, str(there), str(here), *command],
             pass_fds=(there, here),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -90,6 +103,7 @@ class Chromium:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.said.clear()
         self.call("Page.navigate", url=url)
         self.until("document.body?.dataset.ready === 'yes'")
 

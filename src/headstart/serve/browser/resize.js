@@ -51,15 +51,26 @@ function pass(source, { lines, from, to, step, stride, outStep, outStride, filte
 }
 
 function nearest(rgba, width, height, toWidth, toHeight) {
+  const [columns, rows] = [places(width, toWidth), places(height, toHeight)];
   const out = new Uint8ClampedArray(toWidth * toHeight * 3);
-  for (let y = 0, at = 0; y < toHeight; y++) {
-    const row = Math.floor(((y + 0.5) * height) / toHeight) * width;
-    for (let x = 0; x < toWidth; x++) {
-      const from = 4 * (row + Math.floor(((x + 0.5) * width) / toWidth));
-      for (let channel = 0; channel < 3; channel++) out[at++] = rgba[from + channel];
+  let at = 0;
+  for (const row of rows) {
+    for (const column of columns) {
+      for (let channel = 0; channel < 3; channel++) out[at++] = rgba[4 * (row * width + column) + channel];
     }
   }
   return out;
+}
+
+// Added up, not multiplied: where a place falls between two pixels, the error of the sum decides in Pillow too.
+function places(from, to) {
+  const step = from / to;
+  let place = step / 2;
+  return Array.from({ length: to }, () => {
+    const found = Math.trunc(place);
+    place += step;
+    return found;
+  });
 }
 
 // RGBA pixels -> RGB pixels of another size. Unknown filters are bicubic, as in pixels.py.
