@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,18 +54,19 @@ class Chromium:
         os.close(here)
         self._session = ""
         self.said: list[str] = []  # what the page wrote to the console, and its uncaught errors
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.call("Page.enable")
-        self.call("Runtime.enable")
-        self.call("Log.enable")
 
     def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.push(self.__exit__)
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+            undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session = ""
-        os.write(self._write, b'{"id": 0, "method": "Browser.close"}\0')
+        self._process.terminate()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:

@@ -30,7 +30,9 @@ def serve(model: Path, host: str, port: int) -> None:
     with _listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         print(f"serve: http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=30
+        )
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # uvicorn has shut down, and passes the signal on
