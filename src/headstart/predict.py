@@ -1,6 +1,5 @@
 """Pictures -> labels and probabilities, by the exported model. onnxruntime only: torch is not imported."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Pillow
 
-from headstart.door import MAX_PIXELS, PictureError, admit
+from headstart.door import MAX_PIXELS, PictureError, upright
 from headstart.errors import UserError, missing_file
 from headstart.pixels import Input, Pixels, fit
 
@@ -48,9 +46,9 @@ def look(data: bytes, wanted: Input, max_pixels: int = MAX_PIXELS) -> Seen:
     Raises:
         PictureError: the bytes are no picture, not a whole one, or it has more than `max_pixels`.
     """
-    admitted = admit(data, max_pixels=max_pixels)
-    with Pillow.open(io.BytesIO(admitted.data)) as picture:
-        return Seen(fit(picture, wanted), admitted.width, admitted.height)
+    with upright(data, max_pixels) as picture:
+        width, height = picture.size
+        return Seen(fit(picture, wanted), width, height)
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
