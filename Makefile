@@ -1,5 +1,6 @@
 # make repro   environment, sample data, the whole pipeline     make test   lint, types, tests
 # make ui      the runs in MLflow's pages                       make lock   requirements.lock anew from pyproject.toml
+# make demo-assets   onnxruntime-web, for `headstart demo`: needs npm
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 READY := $(VENV)/ready
 
-.PHONY: repro test check ui lock clean-cache
+.PHONY: repro test check ui lock demo-assets
 
 repro: $(READY)
 	@echo "== sample data: dvc pull data"
@@ -44,3 +45,15 @@ lock: $(READY)
 	@uv --version >/dev/null 2>&1 || pip install --quiet uv
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra samples --extra dev \
 		pyproject.toml -o requirements.lock
+
+# The model's runtime in the browser: never committed, and only these bytes.
+ORT_WEB := onnxruntime-web-1.30.0
+ORT_WEB_SHA512 := ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61
+demo-assets:
+	@mkdir -p .cache/onnxruntime-web
+	cd .cache/onnxruntime-web && npm pack --silent $(subst web-,web@,$(ORT_WEB))
+	@cd .cache/onnxruntime-web && $(PYTHON) -c 'import hashlib, sys; \
+		found = hashlib.sha512(open("$(ORT_WEB).tgz", "rb").read()).hexdigest(); \
+		sys.exit(found != "$(ORT_WEB_SHA512)" and "$(ORT_WEB).tgz: not the bytes expected, but sha512 " + found)'
+	@cd .cache/onnxruntime-web && tar xzf $(ORT_WEB).tgz --strip-components=2 package/dist/ort.wasm.min.mjs \
+		package/dist/ort-wasm-simd-threaded.mjs package/dist/ort-wasm-simd-threaded.wasm && rm $(ORT_WEB).tgz

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -142,3 +143,43 @@ def test_the_network_exported_is_the_one_plain_timm_runs(project: Project) -> No
         head = classify.build(tensors, card).head
         np.testing.assert_allclose(head(features).numpy(), torch_logits(project), atol=1e-5)
     assert json.loads((project.root / "stages/export/labels.json").read_text())["labels"] == list(card.labels)
+
+
+def test_int8_is_smaller_and_says_what_it_costs(root: Path) -> None:
+    before = (root / "stages/export/model.onnx").stat().st_size
+    export(tiny.make_params(export={"quantize": "int8", "max_drop": 0.5}), root)
+    told = tiny.read_json(root / "stages/export/parity.json")["int8"]
+    assert told["bytes_fp32"] == before
+    assert told["bytes"] == (root / "stages/export/model.onnx").stat().st_size < before
+    assert told["calibrated_on"] == 12
+    assert told["milliseconds"] > 0
+    graph = onnx.load(root / "stages/export/model.onnx").graph
+    weights = {i.name: i.data_type for i in graph.initializer if len(i.dims) == 4 and i.dims[2] > 1}
+    assert weights
+    assert set(weights.values()) == {onnx.TensorProto.INT8}
+    model = Model(root / "stages/export")
+    images = tiny.manifest(root, "split", "test").images
+    seen = np.stack([pixels.decode(root / image.file_name, model.input) for image in images])
+    right = [model.labels[n] == image.label for n, image in zip(model.logits(seen).argmax(1), images, strict=True)]
+    assert told["accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert model.probabilities(seen).sum(1) == pytest.approx(np.ones(6))
+    card = (root / "stages/export/model_card.md").read_text(encoding="utf-8")
+    assert "| 8 bits | " in card
+    assert f"test accuracy {told['accuracy']:.3f} instead of {told['accuracy_fp32']:.3f}" in card
+
+
+def test_int8_that_costs_too_much_is_not_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, quantized = Model.logits, []
+
+    def copied(model: Path, out: Path, _: pixels.Pixels) -> None:
+        shutil.copy(model, out)
+        quantized.append(out)
+
+    monkeypatch.setattr("headstart.export.quantize", copied)
+    # As if 8 bits turned every answer round.
+    monkeypatch.setattr(Model, "logits", lambda self, seen: logits(self, seen)[:, :: -1 if quantized else 1])
+    with pytest.raises(UserError) as caught:
+        export(tiny.make_params(export={"quantize": "int8"}), root)
+    assert str(caught.value).startswith("params.yaml: export.max_drop: 0.01: int8 costs ")
+    assert "\n" not in str(caught.value)
+    assert not list((root / "stages/export").glob("*.onnx"))

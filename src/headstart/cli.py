@@ -115,6 +115,29 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    host: Annotated[str, typer.Option(help="0.0.0.0: also for others on the network.")] = "127.0.0.1",
+    model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
+) -> None:
+    """Serve the exported model: a page to try it on, and an API for programs."""
+    from headstart.serve.run import serve
+
+    serve(model, host, port)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="A new folder, for any web host.")],
+    model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
+) -> None:
+    """Write the page as a folder that needs no server: the model runs in the visitor's browser."""
+    from headstart.serve.demo import demo
+
+    demo(out, model)
+
+
 def main() -> None:
     """Run the app; a user's mistake is one line and exit code 2."""
     try:

@@ -71,7 +71,7 @@ def pil_set_up() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1) -> Picture:
+def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a picture whole and make it upright, 8-bit RGB or grey.
 
     A JPEG or PNG that already is all that keeps its bytes. A JPEG that is not is stored as JPEG at quality 95,
@@ -82,12 +82,37 @@ def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1) -> Pic
         rotation: degrees counter-clockwise (0, 90, 180, 270) that make the pixels upright, EXIF left aside;
             None: EXIF decides.
         min_side: shortest side in pixels that is let in.
+        max_pixels: most pixels that are let in; no more than MAX_PIXELS.
 
     Raises:
         PictureError: the bytes are no picture, not a whole one, too small or too large.
     """
+    with _reasons():
+        return _admit(data, rotation, min_side, max_pixels)
+
+
+@contextmanager
+def upright(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The upright picture itself, for those who want its pixels once and no file to store.
+
+    One that has nothing to be changed is not decoded yet, so that `draft` can still make that cheap.
+
+    Raises:
+        PictureError: as `admit`; what goes wrong with the picture inside the `with` is one too.
+    """
+    with _reasons(), _open(data) as image:
+        _check(image, data, 1, max_pixels)
+        if not _changes(image, data, turned=_exif_orientation(image) != 1):
+            yield image
+            return
+        image.load()
+        yield _turned(_rgb(image), _exif_orientation(image))  # a TIFF is upright once it is loaded
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
     try:
-        return _admit(data, rotation, min_side)
+        yield
     except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -99,16 +124,21 @@ def admit(data: bytes, *, rotation: int | None = None, min_side: int = 1) -> Pic
         raise PictureError(kind, f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _admit(data: bytes, rotation: int | None, min_side: int) -> Picture:
+def _check(image: Image.Image, data: bytes, min_side: int, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise PictureError("too_large", f"{width} x {height} pixels, more than {max_pixels:,}: make it smaller")
+    if min(width, height) < min_side:
+        raise PictureError("too_small", f"{width} x {height} pixels, a side below min_side {min_side}")
+    if image.format == "PNG":
+        with _open(data) as twin:
+            twin.verify()  # checksums of all chunks, which decoding alone does not look at
+
+
+def _admit(data: bytes, rotation: int | None, min_side: int, max_pixels: int) -> Picture:
     with _open(data) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise PictureError("too_large", f"{width} x {height} pixels, more than {MAX_PIXELS:,}: make it smaller")
-        if min(width, height) < min_side:
-            raise PictureError("too_small", f"{width} x {height} pixels, a side below min_side {min_side}")
-        if image.format == "PNG":
-            with _open(data) as twin:
-                twin.verify()  # checksums of all chunks, which decoding alone does not look at
+        _check(image, data, min_side, max_pixels)
         is_jpeg = image.format in ("JPEG", "MPO")
         if is_jpeg and rotation in (None, 0) and not _changes(image, data, turned=_exif_orientation(image) != 1):
             _load_skeleton(image, data)  # the pixels are not needed, only that they can be decoded

@@ -1,6 +1,8 @@
 """The fine-tuned model as ONNX, proven equal to what was examined."""
 
 import logging
+import statistics
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from headstart.modelfile import Card
 from headstart.params import ExportParams, Params, TrainParams
 from headstart.pixels import Pixels
 from headstart.predict import Model
+from headstart.quantize import CALIBRATION, quantize
 
 
 class Exported(nn.Module):
@@ -42,7 +45,7 @@ def export(params: Params, root: Path) -> None:
     """Write stages/export: model.onnx, labels.json, parity.json, model_card.md.
 
     Raises:
-        UserError: the ONNX model does not say of the test pictures what the torch model says.
+        UserError: the ONNX model does not say of the test pictures what the torch model says, or int8 costs too much.
     """
     out = root / "stages/export"
     tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
@@ -58,12 +61,21 @@ def export(params: Params, root: Path) -> None:
     _write_onnx(Exported(classify.Classifier(folded, network.head), card, metrics["test"]["temperature"]), card, out)
     write_json(out / "labels.json", _labels(card, metrics["test"]["temperature"]))
     parity = _parity(out, seen, expected, params.export)
+    if params.export.quantize == "int8":
+        truth = classify.targets(test.images, card.labels).numpy()
+        parity["int8"] = _int8(out, seen, truth, _calibration(root, card, params.seed), params.export)
     write_json(out / "parity.json", parity)
     _write_card(out / "model_card.md", card, metrics, parity, root)
     print(
         f"export: {parity['pictures']} test pictures, largest difference of a logit "
         f"{parity['largest_logit_difference']:.2g}, same label for all; stages/export/model.onnx"
     )
+    if small := parity.get("int8"):
+        print(
+            f"export: int8 is {small['bytes'] / small['bytes_fp32']:.3f} of the size, test accuracy "
+            f"{small['accuracy']:.4f} (fp32 {small['accuracy_fp32']:.4f}), {small['milliseconds']:g} ms a picture "
+            f"(fp32 {small['milliseconds_fp32']:g})"
+        )
 
 
 def _write_onnx(network: Exported, card: Card, out: Path) -> None:
@@ -89,6 +101,7 @@ def _write_onnx(network: Exported, card: Card, out: Path) -> None:
 
 def _labels(card: Card, temperature: float) -> dict[str, Any]:
     return {
+        "task": card.task,
         "labels": list(card.labels),
         "input": card.input.model_dump(mode="json"),
         "temperature": temperature,
@@ -113,6 +126,47 @@ def _parity(out: Path, seen: Pixels, expected: "np.ndarray[Any, Any]", params: E
         "largest_logit_difference": float(f"{difference:.3g}"),
         "same_label": same,
         "tolerance": params.tolerance,
+    }
+
+
+def _calibration(root: Path, card: Card, seed: int) -> Pixels:
+    """Training pictures drawn by the seed."""
+    images = coco.read(root / "stages/split/train.json").images
+    drawn = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION]
+    return pixels.load([images[number] for number in sorted(drawn)], root, card.input, "calibrate")
+
+
+def _int8(
+    out: Path, seen: Pixels, truth: "np.ndarray[Any, Any]", calibration: Pixels, params: ExportParams
+) -> dict[str, Any]:
+    """Replace model.onnx by its 8-bit version, and say what that costs and gains on the test pictures."""
+    full = _measured(out, seen, truth)
+    part = out / "model.part.onnx"
+    quantize(out / "model.onnx", part, calibration)
+    part.replace(out / "model.onnx")
+    small = _measured(out, seen, truth)
+    drop = full["accuracy"] - small["accuracy"]
+    if not drop <= params.max_drop:
+        (out / "model.onnx").unlink()
+        raise UserError(
+            f"params.yaml: export.max_drop: {params.max_drop:g}: int8 costs {drop:.4f} of test accuracy "
+            f"({full['accuracy']:.4f} to {small['accuracy']:.4f}); raise it, or export.quantize: none"
+        )
+    return small | {f"{key}_fp32": value for key, value in full.items()} | {"calibrated_on": len(calibration)}
+
+
+def _measured(out: Path, seen: Pixels, truth: "np.ndarray[Any, Any]") -> dict[str, Any]:
+    model = Model(out)
+    found = np.concatenate([model.logits(seen[start : start + 32]) for start in range(0, len(seen), 32)])
+    seconds = []
+    for number in range(30):
+        begin = time.perf_counter()
+        model.logits(seen[number % len(seen)][None])
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "accuracy": round(float((found.argmax(1) == truth).mean()), 6),
+        "bytes": (out / "model.onnx").stat().st_size,
+        "milliseconds": round(1000 * statistics.median(seconds), 1),
     }
 
 

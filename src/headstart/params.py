@@ -124,6 +124,8 @@ class ExportParams(Section):
     """The ONNX file."""
 
     tolerance: Positive = 1e-3
+    quantize: Literal["none", "int8"] = "none"
+    max_drop: Fraction = 0.01  # of accuracy on test, that int8 may cost
 
 
 class Params(Section):

@@ -1,6 +1,5 @@
 """Pictures -> labels and probabilities, by the exported model. onnxruntime only: torch is not imported."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Pillow
 
-from headstart.door import PictureError, admit
+from headstart.door import MAX_PIXELS, PictureError, upright
 from headstart.errors import UserError, missing_file
 from headstart.pixels import Input, Pixels, fit
 
@@ -31,6 +29,26 @@ class Prediction:
     def label(self) -> str:
         """The most probable label."""
         return max(self.probabilities, key=lambda label: self.probabilities[label]) if self.probabilities else ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the network sees it, (size, size, 3), and the size of the upright original."""
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+def look(data: bytes, wanted: Input, max_pixels: int = MAX_PIXELS) -> Seen:
+    """A picture file's bytes, through the door and in the network's size.
+
+    Raises:
+        PictureError: the bytes are no picture, not a whole one, or it has more than `max_pixels`.
+    """
+    with upright(data, max_pixels) as picture:
+        width, height = picture.size
+        return Seen(fit(picture, wanted), width, height)
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -61,7 +79,10 @@ class Model:
         about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels: list[str] = about["labels"]
         self.input = Input.model_validate(about["input"])
-        self._session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        # Threads that spin while they wait take the cores from those that decode the next picture.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
     def probabilities(self, pixels: Pixels) -> Floats:
         """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""
@@ -80,11 +101,9 @@ class Model:
         """One prediction a picture, in order; a picture that cannot be read carries its reason."""
         for path in paths:
             try:
-                admitted = admit(path.read_bytes())
+                seen = look(path.read_bytes(), self.input)
             except (PictureError, OSError) as error:
                 yield Prediction(path, {}, str(error))
                 continue
-            with Pillow.open(io.BytesIO(admitted.data)) as picture:
-                pixels = fit(picture, self.input)
-            row = self.probabilities(pixels[None])[0]
+            row = self.probabilities(seen.pixels[None])[0]
             yield Prediction(path, dict(zip(self.labels, map(float, row), strict=True)))

@@ -1,0 +1,92 @@
+"""What goes over the wire, for the server's JSON and for the files of the static demo."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Box(_Message):
+    """Something found: `box` is left, top, right, bottom in pixels of the upright picture."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Found(_Message):
+    """What the model says of a picture: probabilities (classify) or boxes (detect), the other one is null."""
+
+    probabilities: dict[str, float] | None = None
+    boxes: list[Box] | None = None
+
+
+class Answer(Found):
+    """What the model says of one picture, by the name it was posted under."""
+
+    name: str
+    width: Annotated[int, Field(description="pixels of the upright picture")]
+    height: int
+    label: Annotated[str | None, Field(description="the most probable label; null for boxes")] = None
+    milliseconds: Annotated[float, Field(description="from the bytes to the answer, waiting included")]
+
+
+class Answers(_Message):
+    """One answer a picture, in the order posted."""
+
+    answers: list[Answer]
+
+
+class Problem(_Message):
+    """Why there is no answer, in a sentence."""
+
+    detail: str
+
+
+class Health(_Message):
+    """The server answers."""
+
+    status: str = "ok"
+
+
+class Figure(_Message):
+    """A test figure with its 95 % interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+class Said(_Message):
+    """How often a label was the answer on the test pictures, and what those pictures really were."""
+
+    times: int
+    really: dict[str, int]
+
+
+class Example(_Message):
+    """A test picture to try: addresses of the picture and of a thumbnail, what it is and what the model said."""
+
+    picture: str
+    thumbnail: str
+    label: str | None = None
+    predicted: str | None = None
+    confidence: float | None = None
+
+
+class About(_Message):
+    """The model: labels, figures on its test pictures, what it gets wrong, and its card (Markdown)."""
+
+    task: str
+    labels: list[str]
+    input: dict[str, object]
+    figures: list[Figure] = []
+    pictures: int = 0
+    said: dict[str, Said] = {}
+    examples: list[Example] = []
+    threshold: Annotated[float, Field(description="boxes with a lower score are not shown at first")] = 0.5
+    card: str = ""
