@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.adamw import Group
+from headstart.checkpoint import Checkpoints
 from headstart.errors import UserError
 from headstart.fit import Batch, Best, Scores, fit, order, schedule, steps_of
 from headstart.params import FitParams
@@ -43,8 +45,8 @@ def run(
     targets = torch.arange(ROWS) % 2
     inputs = torch.randn(ROWS, 5, generator=generator) + targets[:, None]
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        for step, rows in enumerate(order(ROWS, params.batch_size, 7, epoch)):
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        for step, rows in list(enumerate(order(ROWS, params.batch_size, 7, epoch)))[first:]:
             yield inputs[rows] * spoil(epoch, step), targets[rows]
 
     @torch.no_grad()
@@ -63,6 +65,10 @@ def run(
         params=params,
         history=folder / "history.csv",
         what="train-head",
+        pictures=lambda epoch, batch: [
+            f"{row}.png" for row in order(ROWS, params.batch_size, 7, epoch)[batch].tolist()
+        ],
+        checkpoints=Checkpoints(folder / "checkpoints"),
     )
 
 
@@ -171,13 +177,15 @@ def test_the_rate_of_a_group_is_its_share(tmp_path: Path) -> None:
     fit(
         model,
         [Group(first, 0.1), Group(second)],
-        batches=lambda epoch: iter([(torch.randn(16, 5), torch.arange(16) % 2)]),
+        batches=lambda epoch, first: iter([(torch.randn(16, 5), torch.arange(16) % 2)]),
         steps=1,
         loss=F.cross_entropy,
         validate=scripted(model, (2, 1), []),
         params=make(epochs=1, lr=0.01),
         history=tmp_path / "history.csv",
         what="train-head",
+        pictures=lambda epoch, batch: [],
+        checkpoints=Checkpoints(tmp_path / "checkpoints"),
     )
     moved = [(parameter - old).abs().max().item() for parameter, old in zip(model.parameters(), before, strict=True)]
     assert moved == pytest.approx([0.001, 0.001, 0.01, 0.01], rel=0.01)
@@ -199,13 +207,15 @@ def test_the_average_follows_the_weights(tmp_path: Path) -> None:
     fit(
         model,
         [Group(list(model.parameters()))],
-        batches=lambda epoch: iter(data[10 * epoch - 10 : 10 * epoch]),
+        batches=lambda epoch, first: iter(data[10 * epoch - 10 : 10 * epoch]),
         steps=10,
         loss=loss,
         validate=scripted(model, (3, 2, 1), seen),
         params=make(epochs=2, ema=decay),
         history=tmp_path / "history.csv",
         what="train-head",
+        pictures=lambda epoch, batch: [],
+        checkpoints=Checkpoints(tmp_path / "checkpoints"),
     )
     for number, weight in enumerate(steps[1:11]):
         average = torch.lerp(average, weight, 1 - min(decay, (number + 1) / (number + 10)))
@@ -222,7 +232,9 @@ def test_a_loss_that_is_no_number_stops_with_its_place(tmp_path: Path, bad: floa
         run(tmp_path, make(), network(), spoil=spoil)
     line = str(caught.value)
     assert line.startswith("params.yaml: train_head.lr: 0.05: the loss is nan")
-    assert f"in epoch {epoch}, batch {batch} of 3; give a lower rate" in line
+    assert re.search(
+        rf"in epoch {epoch}, batch {batch} of 3 \((\d+\.png, ){{3}}\d+\.png and 4 more\); give a lower rate", line
+    )
     assert (len(history(tmp_path)) if epoch > 1 else 0) == epoch - 1, "the epochs before are on disk"
 
 

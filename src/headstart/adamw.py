@@ -6,7 +6,7 @@ The first call of torch.optim.AdamW imports torch's compiler, which costs more s
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 
@@ -33,6 +33,17 @@ class AdamW:
         for group in self.groups:
             for parameter in group.parameters:
                 parameter.grad = None
+
+    def state(self) -> list[list[list[Tensor]]]:
+        """Its moments and steps, for a checkpoint."""
+        return [self._first, self._second, self._steps]
+
+    @torch.no_grad()
+    def restore(self, state: list[list[list[Tensor]]]) -> None:
+        """The inverse of `state`."""
+        for mine, given in zip(self.state(), state, strict=True):
+            for group, values in zip(mine, given, strict=True):
+                torch._foreach_copy_(group, values)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

@@ -1,13 +1,14 @@
 """The steps after the head: unfreeze what lies above freeze_depth, fit it all with a lower rate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from headstart import classify, coco, depthwise, freeze, lessons, modelfile, weights
+from headstart import classify, coco, depthwise, files, freeze, lessons, modelfile, weights
 from headstart.adamw import Group
+from headstart.checkpoint import Checkpoints
 from headstart.compute import Compute, prepare
 from headstart.embed import Trunk
 from headstart.files import write_json
@@ -46,7 +47,8 @@ def fine_tune(params: Params, root: Path) -> None:
         shown = lessons.cached(network, frozen, trunk, params)
     else:
         shown = lessons.fresh(network, params, card, compute, root)
-    best = _fit(network, shown, blocks, params=params, card=card, compute=compute, root=root)
+    checkpoints = _checkpoints(tensors, card, compute, params, root)
+    best = _fit(network, shown, blocks, checkpoints, params=params, card=card, compute=compute, root=root)
     after = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     assert all(torch.equal(after[f"trunk.{name}"], tensor) for name, tensor in before.items()), "a frozen weight moved"
 
@@ -62,12 +64,29 @@ def fine_tune(params: Params, root: Path) -> None:
         for n, name, size, state in freeze.table(blocks, depth, network.head)
     ]
     write_json(out / "blocks.json", table)
+    checkpoints.clear()
+
+
+def _checkpoints(tensors: dict[str, Tensor], card: Card, compute: Compute, params: Params, root: Path) -> Checkpoints:
+    manifests = [root / "stages" / name for name in ("augment/train.json", "split/train.json", "split/val.json")]
+    return Checkpoints.of(
+        root,
+        "fine-tune",
+        modelfile.digest(tensors),
+        card.model_dump(),
+        compute.name(),
+        params.seed,
+        params.augment.model_dump(),
+        params.fine_tune.model_dump(),
+        [files.sha256(path) for path in manifests],
+    )
 
 
 def _fit(
     network: classify.Classifier,
     shown: Lessons,
     blocks: list[Block],
+    checkpoints: Checkpoints,
     *,
     params: Params,
     card: Card,
@@ -82,8 +101,11 @@ def _fit(
     targets, val_targets = (classify.targets(images, card.labels) for images in (train, val))
     balance = classify.class_weights(targets, len(card.labels), section)
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        for rows in order(len(train), section.batch_size, params.seed, epoch):
+    def rows_of(epoch: int) -> Sequence[Tensor]:
+        return order(len(train), section.batch_size, params.seed, epoch)
+
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        for rows in rows_of(epoch)[first:]:
             yield shown.inputs(rows, epoch), targets[rows].to(compute.device)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -100,6 +122,8 @@ def _fit(
         params=section,
         history=root / "stages/fine-tune/history.csv",
         what="fine-tune",
+        pictures=lambda epoch, batch: [train[row].file_name for row in rows_of(epoch)[batch]],
+        checkpoints=checkpoints,
     )
 
 

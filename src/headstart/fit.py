@@ -5,15 +5,17 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headstart import freeze
 from headstart.adamw import AdamW, Group
+from headstart.checkpoint import Checkpoints, Stop
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.params import FitParams
@@ -36,81 +38,155 @@ def fit(
     network: nn.Module,
     groups: list[Group],
     *,
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Callable[[int, int], Iterator[Batch]],
     steps: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     validate: Callable[[], Scores],
     params: FitParams,
     history: Path,
     what: str,
+    pictures: Callable[[int, int], Sequence[str]],
+    checkpoints: Checkpoints,
 ) -> Best:
     """Train, and leave the network as it was at its best epoch by val_loss.
+
+    A run that was stopped goes on from its last checkpoint, and ends in the same bits as one that was not.
 
     Args:
         network: what trains; its frozen parts stay in eval mode.
         groups: what the optimizer moves; `scale` is a group's share of params.lr.
-        batches: epoch (from 1) -> batches of inputs and targets.
+        batches: epoch (from 1) and number of the first batch wanted (from 0) -> batches of inputs and targets.
         steps: batches in an epoch.
         loss: (network's output, targets) -> scalar.
         validate: scores of the network as it is, val_loss among them.
         params: epochs, rate, schedule.
         history: where history.csv goes, one row an epoch.
         what: the stage's name, for the lines printed.
+        pictures: epoch and number of a batch -> the files in it, for the line that says where a loss went wrong.
+        checkpoints: of this training.
+
+    Raises:
+        UserError: the loss is not finite.
     """
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = AdamW(groups, params.weight_decay)
-    average = [parameter.detach().clone() for parameter in trained]
-    network.eval()
-    rows: list[dict[str, float]] = []
-    best, kept = Best(0, 0, validate()), _snapshot(network)
-    for epoch in range(1, params.epochs + 1):
-        begin = time.perf_counter()
-        freeze.train_mode(network)
-        total = count = 0.0
-        for number, (inputs, targets) in enumerate(track(batches(epoch), f"{what} epoch {epoch}", steps)):
-            step = (epoch - 1) * steps + number
-            value = loss(network(inputs), targets)
-            if not math.isfinite(value.item()):
-                key = what.replace("-", "_")
-                raise UserError(
-                    f"params.yaml: {key}.lr: {params.lr}: the loss is {value.item()} in epoch {epoch}, "
-                    f"batch {number + 1} of {steps}; give a lower rate"
-                )
-            optimizer.clear()
-            torch.autograd.backward(value)
-            optimizer.step(params.lr * schedule(step, steps, params))
-            _follow(average, trained, min(params.ema, (step + 1) / (step + 10)))
-            total, count = total + value.item() * len(targets), count + len(targets)
+    run = _Run(network, groups, params)
+    if found := checkpoints.load():
+        run.restore(found)
+        print(f"{what}: goes on in epoch {run.epoch}, after batch {run.step} of {steps}", flush=True)
+        if run.rows:
+            write_text(history, _csv(run.rows))
+    else:
         network.eval()
-        current = _swap(trained, average)
-        scores = validate()
-        rows.append(
-            {
-                "epoch": epoch,
-                "lr": params.lr * schedule(epoch * steps - 1, steps, params),
-                "train_loss": total / count,
-                **scores,
-            }
-        )
-        print(
-            f"  epoch {epoch:>3}/{params.epochs}  train loss {total / count:.4f}  val loss {scores['val_loss']:.4f}"
-            f"  val accuracy {scores['val_accuracy']:.4f}  {time.perf_counter() - begin:.1f} s",
-            flush=True,
-        )
-        if scores["val_loss"] < best.scores["val_loss"]:
-            best, kept = Best(epoch, epoch, scores), _snapshot(network)
-        _swap(trained, current)
-        write_text(history, _csv(rows))
-        if params.patience and epoch - best.epoch >= params.patience:
-            print(f"  no better val loss for {params.patience} epochs: stopped")
-            break
-    network.load_state_dict(kept)
+        run.keep(Best(0, 0, validate()))
+    with Stop() as stop:
+        while run.epoch <= params.epochs and not run.impatient():
+            begin = time.perf_counter()
+            freeze.train_mode(network)
+            rest = track(batches(run.epoch, run.step), f"{what} epoch {run.epoch}", steps - run.step)
+            for inputs, targets in rest:
+                value = loss(network(inputs), targets)
+                if not math.isfinite(value.item()):
+                    raise _not_finite(value.item(), what, params, run, steps, pictures(run.epoch, run.step))
+                rate = params.lr * schedule((run.epoch - 1) * steps + run.step, steps, params)
+                run.learn(value, rate, (run.epoch - 1) * steps + run.step, len(targets))
+                if checkpoints.due() or stop.asked:
+                    checkpoints.save(run.state(), (run.epoch - 1) * steps + run.step)
+                stop.obey(
+                    f"{what}: stopped in epoch {run.epoch} after batch {run.step} of {steps}; `dvc repro` goes on"
+                )
+            row = run.end_epoch(validate, params.lr * schedule(run.epoch * steps - 1, steps, params))
+            print(
+                f"  epoch {row['epoch']:>3}/{params.epochs}  train loss {row['train_loss']:.4f}"
+                f"  val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}"
+                f"  {time.perf_counter() - begin:.1f} s",
+                flush=True,
+            )
+            write_text(history, _csv(run.rows))
+    if run.impatient():
+        print(f"  no better val loss for {params.patience} epochs: stopped")
+    network.load_state_dict(run.kept)
     network.eval()
-    print(
-        f"  kept epoch {best.epoch}: val loss {best.scores['val_loss']:.4f}, "
-        f"val accuracy {best.scores['val_accuracy']:.4f}"
+    kept, scores = run.best.epoch, run.best.scores
+    print(f"  kept epoch {kept}: val loss {scores['val_loss']:.4f}, val accuracy {scores['val_accuracy']:.4f}")
+    return Best(kept, len(run.rows), scores)
+
+
+class _Run:
+    """All that a training loop knows of itself, between two steps."""
+
+    def __init__(self, network: nn.Module, groups: list[Group], params: FitParams) -> None:
+        self._network, self._params = network, params
+        self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimizer = AdamW(groups, params.weight_decay)
+        self._average = [parameter.detach().clone() for parameter in self._trained]
+        self.epoch, self.step = 1, 0  # the step to come
+        self._total = self._count = 0.0
+        self.rows: list[dict[str, float]] = []
+        self.best = Best(0, 0, {})
+        self.kept: dict[str, Tensor] = {}
+
+    def keep(self, best: Best) -> None:
+        """The network as it is, is the best so far."""
+        self.best, self.kept = best, _snapshot(self._network)
+
+    def impatient(self) -> bool:
+        """Whether the last epochs, as many as params.patience, brought nothing better."""
+        return 0 < self._params.patience <= len(self.rows) - self.best.epoch
+
+    def learn(self, value: Tensor, rate: float, step: int, count: int) -> None:
+        """One step down a loss that is the mean over `count` pictures."""
+        self._optimizer.clear()
+        torch.autograd.backward(value)
+        self._optimizer.step(rate)
+        _follow(self._average, self._trained, min(self._params.ema, (step + 1) / (step + 10)))
+        self._total, self._count = self._total + value.item() * count, self._count + count
+        self.step += 1
+
+    def end_epoch(self, validate: Callable[[], Scores], rate: float) -> dict[str, float]:
+        """Score the averaged weights, keep them if they are the best; the epoch's row of history.csv."""
+        self._network.eval()
+        current = _swap(self._trained, self._average)
+        scores = validate()
+        self.rows.append({"epoch": self.epoch, "lr": rate, "train_loss": self._total / self._count, **scores})
+        if scores["val_loss"] < self.best.scores["val_loss"]:
+            self.keep(Best(self.epoch, self.epoch, scores))
+        _swap(self._trained, current)
+        self.epoch, self.step, self._total, self._count = self.epoch + 1, 0, 0.0, 0.0
+        return self.rows[-1]
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as tensors and plain values."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state(),
+            "average": self._average,
+            "kept": self.kept,
+            "best": [self.best.epoch, self.best.epochs, self.best.scores],
+            "rows": self.rows,
+            "place": [self.epoch, self.step, self._total, self._count],
+            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.restore(state["optimizer"])
+        torch._foreach_copy_(self._average, state["average"])
+        self.kept, self.rows = state["kept"], state["rows"]
+        self.best = Best(*state["best"])
+        self.epoch, self.step, self._total, self._count = state["place"]
+        torch.set_rng_state(state["random"][0])
+        if state["random"][1:]:
+            torch.cuda.set_rng_state_all(state["random"][1:])
+
+
+def _not_finite(
+    value: float, what: str, params: FitParams, run: _Run, steps: int, pictures: Sequence[str]
+) -> UserError:
+    shown = ", ".join(pictures[:4]) + (f" and {len(pictures) - 4} more" if len(pictures) > 4 else "")
+    return UserError(
+        f"params.yaml: {what.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {run.epoch}, "
+        f"batch {run.step + 1} of {steps} ({shown}); give a lower rate"
     )
-    return Best(best.epoch, len(rows), best.scores)
 
 
 def schedule(step: int, steps: int, params: FitParams) -> float:

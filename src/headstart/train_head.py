@@ -1,6 +1,6 @@
 """First honest step of transfer learning: the trunk is frozen, the new head is fitted on its embeddings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from headstart import classify, coco, modelfile
 from headstart.adamw import Group
+from headstart.checkpoint import Checkpoints
 from headstart.compute import prepare
 from headstart.embed import Trunk, embeddings
 from headstart.errors import UserError, missing_file
@@ -46,14 +47,21 @@ def train_head(params: Params, root: Path) -> None:
     section = params.train_head
     weights = classify.class_weights(targets, len(card.labels), section)
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        for rows in order(len(features), section.batch_size, params.seed, epoch):
+    def rows_of(epoch: int) -> Sequence[Tensor]:
+        return order(len(features), section.batch_size, params.seed, epoch)
+
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        for rows in rows_of(epoch)[first:]:
             yield features[rows], targets[rows]
 
     @torch.no_grad()
     def validate() -> Scores:
         return classify.score(head(val_features), val_targets)
 
+    facts = [[image.sha256 for image in part.images] for part in (train, val)]
+    checkpoints = Checkpoints.of(
+        root, "train-head", trunk.sha256, compute.name(), params.seed, card.model_dump(), section.model_dump(), facts
+    )
     print(f"train-head: {len(features)} embeddings of {card.features} features, {len(card.labels)} labels")
     best = fit(
         head,
@@ -65,6 +73,8 @@ def train_head(params: Params, root: Path) -> None:
         params=section,
         history=root / "stages/train-head/history.csv",
         what="train-head",
+        pictures=lambda epoch, batch: [train.images[row].file_name for row in rows_of(epoch)[batch]],
+        checkpoints=checkpoints,
     )
     tensors = {f"trunk.{name}": tensor for name, tensor in pretrained.items()}
     tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
@@ -72,6 +82,7 @@ def train_head(params: Params, root: Path) -> None:
     write_json(
         root / "stages/train-head/metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores}
     )
+    checkpoints.clear()
 
 
 @torch.no_grad()
