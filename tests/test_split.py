@@ -16,7 +16,8 @@ from conftest import Project
 from headstart.coco import Image, Manifest, categories
 from headstart.errors import UserError
 from headstart.params import SPLITS, Split, SplitParams
-from headstart.split import Assignment, find_twins, split, split_stage
+from headstart.split import Assignment, split, split_stage
+from headstart.twins import find_twins
 
 PARAMS = SplitParams(train=0.6, val=0.2, test=0.2)
 
@@ -214,7 +215,7 @@ def test_twins_are_those_that_imagehash_finds_near(numbers: list[int], bits: int
 def test_twins_are_found_across_the_chunks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = [np.random.default_rng(n % 7).random((8, 8)) > 0.5 for n in range(40)]
     whole = find_twins(hashes, 3)
-    monkeypatch.setattr("headstart.split.ROWS", 9)
+    monkeypatch.setattr("headstart.twins.ROWS", 9)
     assert find_twins(hashes, 3) == whole
     assert len(whole) == sum(i % 7 == j % 7 for i in range(40) for j in range(i))
 

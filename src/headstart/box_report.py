@@ -127,14 +127,15 @@ def threshold_words(tuned: BoxScores) -> str:
     at = "" if tuned.at_threshold.f1 is None else f", {percent(tuned.at_threshold.f1)} on test"
     return (
         f"The threshold {chosen.value:.2f} is where F1, the balance of precision and recall, is highest on the "
-        f"validation pictures: {percent(chosen.f1)} there{at}. All labels count together, box by box (micro average), at IoU 0.5."
+        f"validation pictures: {percent(chosen.f1)} there{at}. All labels count together, box by box "
+        "(micro average), at IoU 0.5."
     )
 
 
 def class_table(scores: BoxScores) -> Table:
     """AP and AP50 of each label."""
-    rows = tuple(
-        (name, *("–" if value is None else plain(value) for value in (one.ap50, one.ap)), one.boxes)
-        for name, one in scores.per_class.items()
-    )
-    return Table("The fine-tuned model, label by label", ("label", "AP50", "AP", "boxes"), rows)
+    rows = []
+    for name, one in scores.per_class.items():
+        ap50, ap = ("–" if value is None else plain(value) for value in (one.ap50, one.ap))
+        rows.append((name, ap50, ap, one.boxes))
+    return Table("The fine-tuned model, label by label", ("label", "AP50", "AP", "boxes"), tuple(rows))

@@ -80,8 +80,10 @@ def evaluate(
             for name, values in resampled(model, weights).items():
                 own[name].append(values)
     joined = [{name: np.concatenate(parts) for name, parts in own.items()} for own in samples]
-    scored = [_score(*model, own, names, crowds) for model, own in zip((head_only, fine_tuned), joined, strict=True)]
-    return BoxEvaluation(*scored, difference=_difference(scored, joined))
+    head, tuned = (
+        _score(*model, own, names, crowds) for model, own in zip((head_only, fine_tuned), joined, strict=True)
+    )
+    return BoxEvaluation(head, tuned, _difference((head, tuned), joined))
 
 
 def resampled(matches: Matches, weights: Floats) -> dict[str, Floats]:

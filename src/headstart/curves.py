@@ -51,9 +51,10 @@ def read_history(path: Path, score: str = "accuracy") -> History:
     if not rows or any(name not in rows[0] for name in names):
         raise UserError(f"{path}: expected epochs with columns {', '.join(names)}; run `dvc repro` to make it anew")
     try:
-        return History(*(tuple(float(row[name]) for row in rows) for name in names), score=score)
+        epoch, train_loss, val_loss, val_score, lr = (tuple(float(row[name]) for row in rows) for name in names)
     except ValueError as error:
         raise UserError(f"{path}: {error}; run `dvc repro` to make it anew") from None
+    return History(epoch, train_loss, val_loss, val_score, lr, score)
 
 
 def roc(answers: Answers) -> tuple[Floats, Floats]:

@@ -46,8 +46,9 @@ def sweep(classes: Sequence[ClassMatches]) -> Sweep:
     boxes = sum(int(one.boxes.sum()) for one in classes)
     order = np.argsort(-score, kind="stable")
     score, hits, found = score[order], np.cumsum(right[order]), np.cumsum(counts[order])
-    last = np.flatnonzero(np.append(score[1:] < score[:-1], True) & (found > 0)) if len(score) and boxes else []
-    hits, found = hits[last].astype(float), found[last].astype(float)
+    # Boxes of equal confidence come and go together: the last of them has the counts.
+    last = np.append(score[1:] < score[:-1], True)[: len(score)] & (found > 0) & (boxes > 0)
+    hits, found = hits[last], found[last]
     return Sweep(score[last], hits / found, hits / max(boxes, 1), 2 * hits / (found + boxes))
 
 
