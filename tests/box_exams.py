@@ -96,9 +96,7 @@ def put_pictures(root: Path, there: Manifest) -> None:
         PIL.Image.new("L", (image.width, image.height), 40 * image.id % 256).save(path)
 
 
-def write(
-    folder: Path, val: Manifest, test: Manifest, head_only: Found, fine_tuned: Found, gallery: int = 6
-) -> Path:
+def write(folder: Path, val: Manifest, test: Manifest, head_only: Found, fine_tuned: Found, gallery: int = 6) -> Path:
     """The stage's output for an exam, with pictures and histories made up."""
     put_pictures(folder, test)
     out = folder / "out"
