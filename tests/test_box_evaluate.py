@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -62,15 +63,10 @@ def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     assert (found_all.boxes, found_all.at_threshold) == (1, threshold.At(1.0, 1.0, 1.0))
 
 
-def test_figures_are_those_of_torchmetrics() -> None:
+def for_torchmetrics(there: Manifest, some: list[Detection]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     import torch
-    from torchmetrics.detection import MeanAveragePrecision
 
-    there = random_boxes(5, 30)
-    some = random_found(6, there)
-    recalls = np.linspace(0, 1, 101).tolist()  # its own are those in fp32, and 0.29 is not among them
-    metric = MeanAveragePrecision(box_format="xywh", class_metrics=True, rec_thresholds=recalls)
-    target, predicted = [], []
+    predicted, target = [], []
     for image in there.images:
         own = [a for a in there.annotations if a.image_id == image.id]
         mine = [one for one in some if one["image_id"] == image.id]
@@ -89,14 +85,38 @@ def test_figures_are_those_of_torchmetrics() -> None:
                 "scores": torch.tensor([one["score"] for one in mine]),
             }
         )
-    metric.update(predicted, target)
-    theirs = metric.compute()
-    ours = scored(there, some)
-    pairs = {"AP": "map", "AP50": "map_50", "AP75": "map_75", "AP_small": "map_small", "AP_medium": "map_medium"}
-    pairs |= {"AP_large": "map_large", "AR_1": "mar_1", "AR_10": "mar_10", "AR_100": "mar_100"}
-    for name, key in pairs.items():
+    return predicted, target
+
+
+RECALLS = np.linspace(0, 1, 101).tolist()  # torchmetrics' own are those in fp32, and 0.29 is not among them
+THEIRS = {"AP": "map", "AP50": "map_50", "AP75": "map_75", "AR_1": "mar_1", "AR_10": "mar_10", "AR_100": "mar_100"}
+
+
+def test_figures_are_those_of_torchmetrics() -> None:
+    from torchmetrics.detection import MeanAveragePrecision
+
+    there = random_boxes(5, 30)
+    some = random_found(6, there)
+    metric = MeanAveragePrecision(box_format="xywh", class_metrics=True, rec_thresholds=RECALLS)
+    metric.update(*for_torchmetrics(there, some))
+    theirs, ours = metric.compute(), scored(there, some)
+    sizes = {f"AP_{size}": f"map_{size}" for size in ("small", "medium", "large")}
+    for name, key in (THEIRS | sizes).items():
         assert ours.figures[name].value == pytest.approx(float(theirs[key]), abs=1e-5), name
     assert [one.ap for one in ours.per_class.values()] == pytest.approx(theirs["map_per_class"].tolist(), abs=1e-5)
+
+
+def test_figures_are_those_of_an_implementation_without_pycocotools() -> None:
+    """torchmetrics' older one, in torch alone. It knows no crowds and has its own mind about sizes."""
+    from torchmetrics.detection._mean_ap import MeanAveragePrecision
+
+    there = random_boxes(5, 30, crowds=0)
+    some = random_found(6, there)
+    metric = MeanAveragePrecision(box_format="xywh", rec_thresholds=RECALLS)
+    metric.update(*for_torchmetrics(there, some))
+    theirs, ours = metric.compute(), scored(there, some)
+    for name, key in THEIRS.items():
+        assert ours.figures[name].value == pytest.approx(float(theirs[key]), abs=1e-5), name
 
 
 def test_a_label_without_boxes_and_an_exam_without_any() -> None:

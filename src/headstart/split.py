@@ -1,7 +1,7 @@
 """train, val and test: stratified, seeded, and no picture in two of them."""
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,8 @@ def split(
     Pinned pictures stay where their source put them. Pictures of one `group`, and twins (pairs of ids of identical or
     near-identical pictures), go to one split as one unit. Units are dealt label by label, largest first and otherwise
     by the seed, each to the split that lacks most of its share. For a detector a picture is
-    dealt under the rarest label of its boxes, so that each label comes near its shares; those without boxes are dealt
-    by themselves.
+    dealt under the rarest label of its boxes, the rarest labels first, so that each label comes near its shares; those
+    without boxes are dealt by themselves. Source: iterative stratification, Sechidis et al. 2011.
 
     Raises:
         UserError: a label has too few pictures for the splits asked for.
@@ -57,13 +57,12 @@ def split(
         if unit.pin:
             chosen[unit.pin] += unit.images
     shares: dict[Split, float] = {"train": params.train, "val": params.val, "test": params.test}
-    by_label: dict[str, list[Unit]] = defaultdict(list)
-    for unit in units:
-        if not unit.pin:
-            by_label[unit.label].append(unit)
-    for label in sorted(by_label):
-        _deal(by_label[label], shares, chosen, labels, random.Random(f"{seed} {label}"))  # noqa: S311 (not a secret)
-    _check(chosen, shares, labels)
+    free = [unit for unit in units if not unit.pin]
+    lacking = {label: _Lacking(shares, count) for label, count in _count(free, labels).items()}
+    for label in sorted(lacking, key=lambda label: (lacking[label].total, label)):
+        rng = random.Random(f"{seed} {label}")  # noqa: S311 (not a secret)
+        _deal([unit for unit in free if unit.label == label], lacking, chosen, labels, rng)
+    _check(chosen, shares, labels, manifest.labels() if detect else [])
     parts = {name: manifest.only(sorted(some, key=lambda image: image.id)) for name, some in chosen.items()}
     return Assignment(parts, tuple(dropped))
 
@@ -102,25 +101,39 @@ def _units(images: Sequence[Image], twins: Iterable[tuple[int, int]], labels: La
     return units, dropped
 
 
+class _Lacking(dict[Split, float]):
+    """How many pictures of one label each split still lacks of its share."""
+
+    def __init__(self, shares: Mapping[Split, float], total: int) -> None:
+        super().__init__({name: share * total for name, share in shares.items() if share > 0})
+        self.total = total
+
+
+def _count(units: Iterable[Unit], labels: Labels) -> Counter[str]:
+    """Pictures by what they show; those that show nothing count as the label "", as in `_units`."""
+    return Counter(label for unit in units for image in unit.images for label in labels[image.id] or {""})
+
+
 def _deal(
     units: list[Unit],
-    shares: Mapping[Split, float],
+    lacking: Mapping[str, _Lacking],
     chosen: dict[Split, list[Image]],
     labels: Labels,
     rng: random.Random,
 ) -> None:
-    total = sum(len(unit.images) for unit in units)
-    lacking = {name: share * total for name, share in shares.items() if share > 0}
+    """Units of one label, each to the split that lacks most of it, or among equals most of what else it shows."""
     rng.shuffle(units)
     units.sort(key=lambda unit: -len(unit.images))  # stable: equal sizes stay shuffled
-    empty = [name for name in lacking if not _has(chosen[name], units[0].label, labels)]
+    empty = [name for unit in units[:1] for name in lacking[unit.label] if not _has(chosen[name], unit.label, labels)]
     for number, unit in enumerate(units):
         left = len(units) - number
+        mine, others = lacking[unit.label], _count([unit], labels)
         # The last units go to splits that would else have none of this label: a tenth of five pictures is still one.
-        open_to = empty if 0 < len(empty) >= left else list(lacking)
-        target = max(open_to, key=lambda name: (lacking[name], shares[name]))
+        open_to = empty if 0 < len(empty) >= left else list(mine)
+        target = max(open_to, key=lambda name: (mine[name], sum(lacking[label][name] for label in others)))
         chosen[target] += unit.images
-        lacking[target] -= len(unit.images)
+        for label, count in others.items():
+            lacking[label][target] -= count
         if target in empty:
             empty.remove(target)
 
@@ -129,10 +142,12 @@ def _has(images: Iterable[Image], label: str, labels: Labels) -> bool:
     return any(label in labels[image.id] or (not label and not labels[image.id]) for image in images)
 
 
-def _check(chosen: Mapping[Split, Sequence[Image]], shares: Mapping[Split, float], labels: Labels) -> None:
+def _check(
+    chosen: Mapping[Split, Sequence[Image]], shares: Mapping[Split, float], labels: Labels, known: Sequence[str]
+) -> None:
     present = {name: {label for image in chosen[name] for label in labels[image.id]} for name in SPLITS}
     for name in SPLITS:
-        for label in sorted(frozenset().union(*labels.values())):
+        for label in sorted(frozenset(known).union(*labels.values())):
             if label in present[name] or (name == "test" and shares[name] == 0 and chosen[name]):
                 continue
             count = sum(label in some for some in labels.values())
