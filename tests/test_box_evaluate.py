@@ -19,6 +19,7 @@ from headstart.coco import Annotation, Image, Manifest
 from headstart.detections import Detection, Found
 from headstart.errors import UserError
 from headstart.matches import Matches, match
+from headstart.scores import Estimate
 
 CAT, DOG = (10.0, 10.0, 40.0, 40.0), (100.0, 20.0, 50.0, 80.0)
 
@@ -125,7 +126,7 @@ def test_a_label_without_boxes_and_an_exam_without_any() -> None:
     assert found_all.per_class["dog"] == box_scores.ClassAP(None, None, 0)
     assert found_all.figures["AP"].value == pytest.approx(1), "the mean is over labels that have boxes"
     nothing = scored(manifest([[], []]), [])
-    assert nothing.figures["AP"] == box_scores.Estimate(None, absent="no box in the test pictures")
+    assert nothing.figures["AP"] == Estimate(None, absent="no box in the test pictures")
     assert nothing.figures["AP_small"].absent == "no small box in the test pictures"
     assert nothing.at_threshold == threshold.At(None, None, None)
 
@@ -187,7 +188,7 @@ def test_a_model_against_itself_makes_no_difference() -> None:
     matches = match(there, random_found(2, there))
     model = (matches, threshold.choose(matches.classes))
     evaluation = box_scores.evaluate(model, model, NAMES, crowds=0, resamples=100, seed=0)
-    assert evaluation.difference == box_scores.Estimate(0.0, 0.0, 0.0)
+    assert evaluation.difference == Estimate(0.0, 0.0, 0.0)
 
 
 # --- threshold ---
@@ -199,8 +200,8 @@ def test_the_threshold_by_hand() -> None:
     some = found((1, "cat", CAT, 0.9), (1, "dog", CAT, 0.8), (2, "dog", DOG, 0.7), (2, "cat", DOG, 0.3))
     classes = match(there, some).classes
     assert threshold.sweep(classes).f1.tolist() == pytest.approx([2 / 3, 0.5, 0.8, 2 / 3])
-    assert threshold.choose(classes) == threshold.Threshold(0.5, pytest.approx(0.8))
-    assert threshold.at(classes, 0.5) == threshold.At(pytest.approx(2 / 3), 1.0, pytest.approx(0.8))
+    assert threshold.choose(classes) == threshold.Threshold(0.5, 0.8)
+    assert threshold.at(classes, 0.5) == threshold.At(2 / 3, 1.0, 0.8)
     assert threshold.at(classes, 0.95) == threshold.At(None, 0.0, 0.0)
 
 

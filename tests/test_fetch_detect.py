@@ -36,7 +36,7 @@ def metrics(root: Path) -> dict[str, int]:
     return found
 
 
-def test_boxes_and_background(tmp_path: Path) -> None:
+def test_boxes_and_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a.png", "cat", 1, 2, 11, 12), ("a.png", "dog", 5, 5, 20, 20), ("b.png", "", "", "", "", "")]
     manifest = detect(tmp_path, rows)
     assert [a.bbox for a in manifest.annotations] == [(1, 2, 10, 10), (5, 5, 15, 15)]
@@ -45,6 +45,7 @@ def test_boxes_and_background(tmp_path: Path) -> None:
     assert manifest.labels() == ["cat", "dog"]
     numbers = metrics(tmp_path)
     assert (numbers["pictures"], numbers["background"], numbers["boxes"], numbers["label.cat"]) == (2, 1, 2, 1)
+    assert "fetch: 2 pictures (1 of them background), 2 boxes (cat 1, dog 1); 0 conv" in capsys.readouterr().out
 
 
 def test_boxes_beyond_the_picture_are_cut_and_those_that_are_none_are_dropped(tmp_path: Path) -> None:

@@ -109,7 +109,11 @@ def summary(metrics: dict[str, int]) -> str:
         parts = [f"{key.partition('.')[2]} {count:,}" for key, count in metrics.items() if key.startswith(f"{name}.")]
         return f" ({', '.join(parts)})" if parts else ""
 
-    line = f"fetch: {metrics['pictures']:,} pictures{of('label')}, {metrics['boxes']:,} boxes"
+    line = f"fetch: {metrics['pictures']:,} pictures"
+    if "background" in metrics:
+        line += f" ({metrics['background']:,} of them background), {metrics['boxes']:,} boxes{of('label')}"
+    else:
+        line += f"{of('label')}, {metrics['boxes']:,} boxes"
     line += f"; {metrics['converted']:,} converted{of('converted')}; {metrics['identical']:,} identical to another"
     if metrics["failed"] or metrics["ignored"]:
         line += (
