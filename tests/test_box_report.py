@@ -69,12 +69,13 @@ def words(*rows: tuple[int, str, tuple[float, float, float, float], float]) -> l
 def test_the_verdict_is_in_words() -> None:
     found_one, figures, gain = words((1, "cat", CAT, 0.9), (2, "cat", (120, 90, 40, 40), 0.2))
     assert found_one == (
-        "From a confidence of 0.55 on, it finds 50.0 % of the 2 boxes in 2 test pictures that it never saw. "
-        "Of what it shows, 100.0 % is right."
+        "From a confidence of 0.55 on, it finds 50.0 % of the 2 boxes in 2 test pictures that it never saw while "
+        "it learned. Of what it shows, 100.0 % is right."
     )
     assert figures.startswith("Its AP50 is 0.505, on pictures of the same kind probably between 0.000 and 1.000")
     assert "fine-tuning changed AP by +50.5 points (+0.0 to +100.0)" in gain
 
 
 def test_a_model_that_finds_nothing_is_told_so() -> None:
-    assert "it finds 0.0 % of the 2 boxes in 2 test pictures that it never saw. It shows none." in words()[0]
+    assert words()[0].endswith("It found nothing there.")
+    assert "it finds 0.0 % of the 2 boxes in 2 test pictures that it never saw while it learned. " in words()[0]

@@ -175,10 +175,10 @@ def divided(root: Path, name: str, **mirrored: dict[str, object]) -> dict[str, M
     for source in values["fetch"]["sources"]:
         for kind in source.keys() & mirrored.keys():
             source[kind] |= mirrored[kind]
-    sections = {
-        key: model.model_validate(values[key]) for key, model in (("fetch", FetchParams), ("split", SplitParams))
-    }
-    tiny.run(root, Params.model_construct(task=values["task"], seed=values["seed"], **sections), "fetch", "split")
+    sections: dict[str, Any] = {"task": values["task"], "seed": values["seed"]}
+    sections["fetch"] = FetchParams.model_validate(values["fetch"])
+    sections["split"] = SplitParams.model_validate(values["split"])
+    tiny.run(root, Params.model_construct(**sections), "fetch", "split")
     return {split: tiny.manifest(root, "split", split) for split in SPLITS}
 
 
