@@ -95,7 +95,12 @@ def test_code_among_the_deps_is_what_the_stage_imports(stage: str) -> None:
 def test_the_walk_finds_imports_and_templates() -> None:
     assert {"headstart.sources.folder", "headstart.door"} <= closure("headstart.fetch")
     assert "headstart.weights" in closure("headstart.classify"), "an import inside a function"
-    assert {path.name for path in templates_of({"headstart.report"})} == {"report.html.j2", "report.css"}
+    assert {path.name for path in templates_of({"headstart.report"})} == {
+        "report.html.j2",
+        "frame.html.j2",
+        "parts.html.j2",
+        "report.css",
+    }
     assert {path.name for path in templates_of({"headstart.export"})} == {"model_card.md.j2"}
 
 

@@ -96,11 +96,16 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
+    draw: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the pictures with their boxes into this folder.")
+    ] = None,
 ) -> None:
     """Say what the exported model sees in pictures."""
     from headstart import predict as p
 
     found = list(p.Model(model).predict(p.find(images)))
+    if draw is not None:
+        p.draw_boxes(found, draw)
     if as_json:
         rows = [
             {"image": str(f.path), "label": f.label, "probabilities": f.probabilities, "error": f.error} for f in found

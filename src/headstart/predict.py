@@ -1,4 +1,4 @@
-"""Pictures -> labels and probabilities, by the exported model. onnxruntime only: torch is not imported."""
+"""Pictures -> labels and probabilities, or boxes, by the exported model. onnxruntime only: torch is not imported."""
 
 import io
 import json
@@ -11,7 +11,9 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from headstart.door import PictureError, admit
+from headstart.draw import Corners, Mark, draw
 from headstart.errors import UserError, missing_file
+from headstart.files import write_bytes
 from headstart.pixels import Input, Pixels, fit
 
 Floats = npt.NDArray[np.float32]
@@ -20,12 +22,25 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A box that a detector found: corners in pixels of the upright picture, and its confidence."""
+
+    label: str
+    score: float
+    corners: Corners
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """What the model says of one picture: probabilities in the order of the labels; or why it could not be read."""
+    """What the model says of one picture: probabilities in the order of the labels; or why it could not be read.
+
+    Of a detector `boxes`, the surest first, and no probabilities; of a classifier `boxes` is None.
+    """
 
     path: Path
     probabilities: dict[str, float]
     error: str = ""
+    boxes: tuple[Seen, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -88,3 +103,29 @@ class Model:
                 pixels = fit(picture, self.input)
             row = self.probabilities(pixels[None])[0]
             yield Prediction(path, dict(zip(self.labels, map(float, row), strict=True)))
+
+
+def draw_boxes(predictions: Sequence[Prediction], out: Path) -> list[Path]:
+    """Write each picture with its boxes to the folder `out`, as JPEG under the picture's name; the files written.
+
+    A picture that could not be read is left out. Of two pictures of one name the second gets a number.
+
+    Raises:
+        UserError: the model is no detector, or `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--draw {out}: a file of that name is there; name a folder")
+    written: list[Path] = []
+    for one in predictions:
+        if one.error:
+            continue
+        if one.boxes is None:
+            raise UserError("--draw: the model is a classifier and finds no boxes; leave --draw out")
+        with Pillow.open(io.BytesIO(admit(one.path.read_bytes()).data)) as picture:
+            drawn = draw(picture, [Mark(box.corners, f"{box.label} {box.score:.2f}") for box in one.boxes])
+        buffer = io.BytesIO()
+        drawn.save(buffer, "JPEG", quality=92)
+        same = sum(path.stem.rpartition("~")[0] == one.path.stem or path.stem == one.path.stem for path in written)
+        written.append(out / (f"{one.path.stem}~{same + 1}.jpg" if same else f"{one.path.stem}.jpg"))
+        write_bytes(written[-1], buffer.getvalue())
+    return written
