@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from exams import make_facts
+from exams import make_facts, make_history
 from headstart.box_evaluate import BoxExam, write_box_evaluation
 from headstart.coco import Annotation, Image, Manifest, categories
 from headstart.detections import Detection, Found
@@ -83,12 +83,6 @@ def _box(rng: np.random.Generator) -> Any:
     return (x, y, rng.uniform(8, 200 - x), rng.uniform(8, 160 - y))
 
 
-def make_history(path: Path, epochs: int) -> Path:
-    rows = [f"{n},{1 / n},{1.2 / n},{1 - 0.5 / n},{0.001 * (epochs - n)}" for n in range(1, epochs + 1)]
-    path.write_text("epoch,train_loss,val_loss,val_AP50,lr\n" + "\n".join(rows) + "\n")
-    return path
-
-
 def put_pictures(root: Path, there: Manifest) -> None:
     for image in there.images:
         path = root / image.file_name
@@ -107,7 +101,7 @@ def write(folder: Path, val: Manifest, test: Manifest, head_only: Found, fine_tu
         fine_tuned=fine_tuned,
         params=EvaluateParams(bootstrap=100, gallery=gallery),
         seed=0,
-        histories={name: make_history(folder / f"{name}.csv", 3) for name in ("train-head", "fine-tune")},
+        histories={name: make_history(folder / f"{name}.csv", 3, "AP50") for name in ("train-head", "fine-tune")},
         facts=make_facts(test.labels()),
     )
     return out

@@ -374,6 +374,17 @@ def test_the_largest_misses_come_first(tmp_path: Path) -> None:
         ]
 
 
+def test_a_picture_stands_where_its_surest_box_puts_it(tmp_path: Path) -> None:
+    there = manifest([[("cat", CAT), ("dog", DOG)], [("cat", CAT)], [("cat", CAT)]])
+    some = found((1, "cat", CAT, 0.9), (1, "dog", DOG, 0.5), (2, "cat", CAT, 0.8), (3, "cat", CAT, 0.7))
+    out = write(tmp_path, there, there, Found(some, some), Found(some, some), gallery=8)
+    with (out / "gallery/cases.csv").open() as file:
+        assert [(row["file_name"], row["confidence"]) for row in csv.DictReader(file)] == [
+            ("images/1.png", "0.9"),
+            ("images/2.png", "0.8"),
+        ]
+
+
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     there = manifest([[("cat", CAT)]])
     put_pictures(tmp_path, there)

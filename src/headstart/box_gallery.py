@@ -31,8 +31,7 @@ class Case:
 
 @dataclass(frozen=True)
 class _Box:
-    kind: str
-    weight: float  # what comes first in its kind
+    weight: float  # the largest comes first in its kind
     image: coco.Image
     index: int | None  # of the box found
     truth: Annotation | None
@@ -79,19 +78,21 @@ def _boxes(kind: str, manifest: Manifest, found: Sequence[Detection], seen: Outc
     if kind == "miss":
         missed = [truth[number] for number in seen.misses]
         shares = [one.area / (image[one.image_id].width * image[one.image_id].height) for one in missed]
-        return [_Box(kind, share, image[a.image_id], None, a) for share, a in zip(shares, missed, strict=True)]
+        return [_Box(share, image[a.image_id], None, a) for share, a in zip(shares, missed, strict=True)]
     of_kind: Iterable[tuple[int, int | None]]
     of_kind = seen.hits if kind == "hit" else (*seen.mislabelled, *((index, None) for index in seen.false_alarms))
     return [
-        _Box(kind, found[i]["score"], image[found[i]["image_id"]], i, None if number is None else truth[number])
+        _Box(found[i]["score"], image[found[i]["image_id"]], i, None if number is None else truth[number])
         for i, number in of_kind
     ]
 
 
 def _first(boxes: Sequence[_Box], most: int) -> list[_Box]:
     """The weightiest ones, one a picture. Ties go by file name, so that the order of the pictures changes nothing."""
-    ordered = sorted(boxes, key=lambda box: (-box.weight, box.image.file_name))
-    return list({box.image.id: box for box in reversed(ordered)}.values())[::-1][:most]
+    first: dict[int, _Box] = {}
+    for box in sorted(boxes, key=lambda box: (-box.weight, box.image.file_name)):
+        first.setdefault(box.image.id, box)
+    return list(first.values())[:most]
 
 
 def _marks(box: _Box, manifest: Manifest, found: Sequence[tuple[int, Detection]], names: dict[int, str]) -> list[Mark]:

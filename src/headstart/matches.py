@@ -21,7 +21,6 @@ from headstart.detections import Detection
 
 Bools = NDArray[np.bool_]
 
-MOST = 100  # boxes of one class in one picture that COCO looks at, the surest ones
 IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  # 0.5 is the first, 0.75 the sixth
 
 
