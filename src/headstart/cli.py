@@ -107,15 +107,10 @@ def predict(
     if draw is not None:
         p.draw_boxes(found, draw)
     if as_json:
-        rows = [
-            {"image": str(f.path), "label": f.label, "probabilities": f.probabilities, "error": f.error} for f in found
-        ]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([p.as_row(f) for f in found], indent=2, ensure_ascii=False))
     else:
         for f in found:
-            typer.echo(
-                f"{f.path}: {f'not read: {f.error}' if f.error else f'{f.label} {f.probabilities[f.label]:.3f}'}"
-            )
+            typer.echo(f"{f.path}: {p.as_words(f)}")
     if any(f.error for f in found):
         raise typer.Exit(1)
 

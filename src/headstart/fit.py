@@ -94,8 +94,8 @@ def fit(
             }
         )
         print(
-            f"  epoch {epoch:>3}/{params.epochs}  train loss {total / count:.4f}  val loss {scores['val_loss']:.4f}"
-            f"  val accuracy {scores['val_accuracy']:.4f}  {time.perf_counter() - begin:.1f} s",
+            f"  epoch {epoch:>3}/{params.epochs}  train loss {total / count:.4f}  {_words(scores)}  "
+            f"{time.perf_counter() - begin:.1f} s",
             flush=True,
         )
         if scores["val_loss"] < best.scores["val_loss"]:
@@ -107,11 +107,12 @@ def fit(
             break
     network.load_state_dict(kept)
     network.eval()
-    print(
-        f"  kept epoch {best.epoch}: val loss {best.scores['val_loss']:.4f}, "
-        f"val accuracy {best.scores['val_accuracy']:.4f}"
-    )
+    print(f"  kept epoch {best.epoch}: {_words(best.scores)}")
     return Best(best.epoch, len(rows), best.scores)
+
+
+def _words(scores: Scores) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
 
 
 def schedule(step: int, steps: int, params: FitParams) -> float:

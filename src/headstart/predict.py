@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from headstart.door import PictureError, admit
 from headstart.draw import Corners, Mark, draw
 from headstart.errors import UserError, missing_file
 from headstart.files import write_bytes
-from headstart.pixels import Input, Pixels, fit
+from headstart.pixels import Input, Pixels, fit, from_input
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -28,6 +30,17 @@ class Seen:
     label: str
     score: float
     corners: Corners
+
+
+class Boxes(NamedTuple):
+    """What a detector gives: corners (n, k, 4) in pixels of the input, scores (n, k), falling, labels (n, k).
+
+    A score of 0 is no box.
+    """
+
+    boxes: Floats
+    scores: Floats
+    labels: Ints
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,25 @@ class Prediction:
         return max(self.probabilities, key=lambda label: self.probabilities[label]) if self.probabilities else ""
 
 
+def as_row(found: Prediction) -> dict[str, Any]:
+    """A prediction for programs."""
+    row: dict[str, Any] = {"image": str(found.path)}
+    if found.boxes is None:
+        return row | {"label": found.label, "probabilities": found.probabilities, "error": found.error}
+    boxes = [{"label": box.label, "score": box.score, "box": list(box.corners)} for box in found.boxes]
+    return row | {"boxes": boxes, "error": found.error}
+
+
+def as_words(found: Prediction) -> str:
+    """A prediction for people."""
+    if found.error:
+        return f"not read: {found.error}"
+    if found.boxes is None:
+        return f"{found.label} {found.probabilities[found.label]:.3f}"
+    boxes = (f"{box.label} {box.score:.3f} at {', '.join(f'{c:.0f}' for c in box.corners)}" for box in found.boxes)
+    return "; ".join(boxes) or "nothing found"
+
+
 def find(paths: Sequence[Path]) -> list[Path]:
     """The files named, and all pictures in the folders named, sorted.
 
@@ -66,7 +98,13 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 class Model:
-    """The exported model: pixels in, probabilities out."""
+    """The exported model: pixels in, probabilities or boxes out.
+
+    Attributes:
+        labels: their names.
+        input: what a picture must become.
+        threshold: confidence from which a detector's box is believed; None: the model is a classifier.
+    """
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime
@@ -76,20 +114,24 @@ class Model:
         about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels: list[str] = about["labels"]
         self.input = Input.model_validate(about["input"])
+        self.threshold: float | None = about.get("threshold")
         self._session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 
     def probabilities(self, pixels: Pixels) -> Floats:
         """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""
-        return self._run("probabilities", pixels)
+        return self._run(["probabilities"], pixels)[0]
 
     def logits(self, pixels: Pixels) -> Floats:
         """Raw logits (n, labels) of pixels (n, size, size, 3)."""
-        return self._run("logits", pixels)
+        return self._run(["logits"], pixels)[0]
 
-    def _run(self, output: str, pixels: Pixels) -> Floats:
-        (found,) = self._session.run([output], {"pixels": pixels})
-        array: Floats = found
-        return array
+    def boxes(self, pixels: Pixels) -> Boxes:
+        """A detector's answer to pixels (n, size, size, 3)."""
+        return Boxes(*self._run(Boxes._fields, pixels))
+
+    def _run(self, outputs: Sequence[str], pixels: Pixels) -> list[Any]:
+        found: list[Any] = self._session.run(list(outputs), {"pixels": pixels})
+        return found
 
     def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
         """One prediction a picture, in order; a picture that cannot be read carries its reason."""
@@ -97,12 +139,23 @@ class Model:
             try:
                 admitted = admit(path.read_bytes())
             except (PictureError, OSError) as error:
-                yield Prediction(path, {}, str(error))
+                yield Prediction(path, {}, str(error), None if self.threshold is None else ())
                 continue
             with Pillow.open(io.BytesIO(admitted.data)) as picture:
-                pixels = fit(picture, self.input)
+                pixels, size = fit(picture, self.input), (admitted.width, admitted.height)
+            if self.threshold is not None:
+                yield Prediction(path, {}, boxes=self._seen(pixels, size, self.threshold))
+                continue
             row = self.probabilities(pixels[None])[0]
             yield Prediction(path, dict(zip(self.labels, map(float, row), strict=True)))
+
+    def _seen(self, pixels: Pixels, size: tuple[int, int], threshold: float) -> tuple[Seen, ...]:
+        """The boxes that are believed, in pixels of a picture of this size (width, height)."""
+        found = self.boxes(pixels[None])
+        kept = found.scores[0] >= threshold
+        corners = from_input(found.boxes[0][kept], *size, self.input).tolist()
+        rows = zip(corners, found.scores[0][kept].tolist(), found.labels[0][kept].tolist(), strict=True)
+        return tuple(Seen(self.labels[label], score, (x1, y1, x2, y2)) for (x1, y1, x2, y2), score, label in rows)
 
 
 def draw_boxes(predictions: Sequence[Prediction], out: Path) -> list[Path]:
