@@ -162,7 +162,7 @@ def detections(network: Detector, said: Tensor, manifest: Manifest, card: Card) 
     """What was said of a manifest's pictures, as COCO results in their own pixels."""
     numbers = [category.id for category in sorted(manifest.categories, key=lambda c: c.id)]
     rows: list[Detection] = []
-    found = [predict(network, some) for some in said.to(network.anchors.device).split(16)]
+    found = [predict(network, some) for some in torch.split(said.to(network.anchors.device), 16)]
     boxes, scores, labels = (torch.cat(some).cpu().numpy() for some in zip(*found, strict=True))
     for row, image in enumerate(manifest.images):
         corners = from_input(boxes[row], image.width, image.height, card.input)

@@ -91,6 +91,6 @@ def match(targets: Tensor, anchors: Tensor, counts: Sequence[int]) -> Tensor:
 
 def decode(said: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Corners (n, places, 4) in pixels and scores (n, labels, places): the mean of label and centredness."""
-    boxes: Tensor = _CODER.decode(said[..., -5:-1], anchors.expand(len(said), -1, -1))
+    boxes: Tensor = _CODER.decode(said[..., -5:-1], anchors)
     scores = torch.sqrt(said[..., :-5].sigmoid() * said[..., -1:].sigmoid())
     return boxes, scores.transpose(1, 2)

@@ -56,7 +56,9 @@ def _suppress(boxes: Tensor, scores: Tensor, iou: float, least: float) -> Tensor
 
 def translation() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For torch.onnx.export: the same by ONNX's own NonMaxSuppression."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def suppress(boxes: Any, scores: Any, iou: float, least: float) -> Any:
         most = op.Constant(value_ints=[CANDIDATES])

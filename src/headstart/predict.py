@@ -119,18 +119,20 @@ class Model:
 
     def probabilities(self, pixels: Pixels) -> Floats:
         """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""
-        return self._run(["probabilities"], pixels)[0]
+        (found,) = self._run(["probabilities"], pixels)
+        return found
 
     def logits(self, pixels: Pixels) -> Floats:
         """Raw logits (n, labels) of pixels (n, size, size, 3)."""
-        return self._run(["logits"], pixels)[0]
+        (found,) = self._run(["logits"], pixels)
+        return found
 
     def boxes(self, pixels: Pixels) -> Boxes:
         """A detector's answer to pixels (n, size, size, 3)."""
         return Boxes(*self._run(Boxes._fields, pixels))
 
-    def _run(self, outputs: Sequence[str], pixels: Pixels) -> list[Any]:
-        found: list[Any] = self._session.run(list(outputs), {"pixels": pixels})
+    def _run(self, outputs: Sequence[str], pixels: Pixels) -> list[npt.NDArray[Any]]:
+        found: list[npt.NDArray[Any]] = self._session.run(list(outputs), {"pixels": pixels})
         return found
 
     def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:

@@ -69,5 +69,6 @@ def _match(target: Tensor, anchors: Tensor) -> Tensor:
 
 def decode(said: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Corners (n, anchors, 4) in pixels and scores (n, labels, anchors)."""
-    boxes = _CODER.decode_single(said[..., -4:].flatten(0, 1), anchors.repeat(len(said), 1))
-    return boxes.reshape(len(said), -1, 4), said[..., :-4].sigmoid().transpose(1, 2)
+    count = said.shape[0]  # len() would fix the batch of an exported model
+    boxes = _CODER.decode_single(said[..., -4:].flatten(0, 1), anchors.repeat(count, 1))
+    return boxes.reshape(count, -1, 4), said[..., :-4].sigmoid().transpose(1, 2)
