@@ -32,7 +32,7 @@ def card(detector: str, backbone: str = tiny.TRUNK, size: int = SIZE) -> Card:
         head=HeadParams(),
         input=INPUT.model_copy(update={"size": size}),
         detector=detector,
-        pyramid=32,
+        pyramid=64,
     )
 
 
@@ -45,7 +45,7 @@ def network(detector: str, **how: Any) -> detect.Detector:
 
 
 class Wrapped(torch.nn.Module):
-    out_channels = 32
+    out_channels = 64
 
     def __init__(self, inner: detect.Detector) -> None:
         super().__init__()
@@ -182,6 +182,6 @@ def test_thousands_of_boxes() -> None:
 
 def test_the_card_says_what_it_is(detect_project: Project) -> None:
     tensors, own = modelfile.read(detect_project.root / "stages/fine-tune/model.safetensors")
-    assert (own.task, own.detector, own.pyramid, own.labels) == ("detect", "fcos", 32, ("blue", "red"))
+    assert (own.task, own.detector, own.pyramid, own.labels) == ("detect", "fcos", 64, ("blue", "red"))
     assert {name.split(".")[0] for name in tensors} == {"trunk", "pyramid", "head"}
     assert own == modelfile.read(detect_project.root / "stages/train-head/model.safetensors")[1]

@@ -42,7 +42,7 @@ class ModelParams(Section):
     resize: Literal["squash", "crop"] = "squash"
     head: HeadParams = HeadParams()  # of a classifier
     detector: str = ""  # of a detector: one of DETECTORS
-    pyramid: Annotated[int, Field(ge=32, multiple_of=32)] = 256  # channels of a detector's feature pyramid
+    pyramid: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # channels of a detector's feature pyramid
 
     @field_validator("detector")
     @classmethod
