@@ -12,7 +12,8 @@ import typer
 from headstart.errors import UserError
 
 app = typer.Typer(
-    help="A custom image classifier or object detector from a pretrained network. The stages are run by `dvc repro`, in this order.",
+    help="A custom image classifier or object detector from a pretrained network. "
+    "The stages are run by `dvc repro`, in this order.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # our own bugs get a plain traceback
