@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headstart.door import admit
-from headstart.predict import Seen
+from headstart.predict import Look
 from headstart.serve.schema import About, Box, Figure, Found
 
 ABOUT = About(
@@ -21,11 +21,11 @@ ABOUT = About(
 class Finder:
     """Always the same shares of the picture: a dog in the left half, a cat in a corner, and a dog nobody believes."""
 
-    def look(self, data: bytes, max_pixels: int) -> Seen:
+    def look(self, data: bytes, max_pixels: int) -> Look:
         admitted = admit(data, max_pixels=max_pixels)
-        return Seen(np.zeros((1, 1, 3), np.uint8), admitted.width, admitted.height)
+        return Look(np.zeros((1, 1, 3), np.uint8), admitted.width, admitted.height)
 
-    def answer(self, seen: Sequence[Seen]) -> list[Found]:
+    def answer(self, seen: Sequence[Look]) -> list[Found]:
         return [Found(boxes=self.boxes(one.width, one.height)) for one in seen]
 
     @staticmethod

@@ -55,15 +55,15 @@ def put(path: Path, data: bytes | None = None, seed: int = 0) -> Path:
     return path
 
 
-def params(*sources: Mapping[str, Any], max_failed: int = 0) -> Params:
+def params(*sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify") -> Params:
     """Params of which only `fetch` is there: all that the stage may look at."""
     section = FetchParams.model_validate({"sources": list(sources), "max_failed": max_failed})
-    sections: dict[str, Any] = {"task": "classify", "fetch": section}
+    sections: dict[str, Any] = {"task": task, "fetch": section}
     return Params.model_construct(**sections)
 
 
-def fetched(root: Path, *sources: Mapping[str, Any], max_failed: int = 0) -> Manifest:
-    fetch(params(*sources, max_failed=max_failed), root)
+def fetched(root: Path, *sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify") -> Manifest:
+    fetch(params(*sources, max_failed=max_failed, task=task), root)
     return read(root / FOLDER / "annotations.json")
 
 

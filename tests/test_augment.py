@@ -12,7 +12,8 @@ from torch import Tensor
 
 import tiny
 from conftest import Project
-from headstart.augment import SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, SHEET_TOP, Draw, apply, apply_batch, draw
+from headstart.augment import SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, SHEET_TOP
+from headstart.changes import Draw, apply, apply_batch, draw
 from headstart.files import sha256
 from headstart.params import AugmentParams
 from pictures import difference, picture

@@ -95,8 +95,13 @@ def test_code_among_the_deps_is_what_the_stage_imports(stage: str) -> None:
 def test_the_walk_finds_imports_and_templates() -> None:
     assert {"headstart.sources.folder", "headstart.door"} <= closure("headstart.fetch")
     assert "headstart.weights" in closure("headstart.classify"), "an import inside a function"
-    assert {path.name for path in templates_of({"headstart.report"})} == {"report.html.j2", "report.css"}
-    assert {path.name for path in templates_of({"headstart.export"})} == {"model_card.md.j2"}
+    assert {path.name for path in templates_of({"headstart.report"})} == {
+        "report.html.j2",
+        "frame.html.j2",
+        "parts.html.j2",
+        "report.css",
+    }
+    assert {path.name for path in templates_of({"headstart.export"})} == {"model_card.md.j2", "detector_card.md.j2"}
 
 
 @pytest.mark.parametrize("stage", LISTED)
@@ -110,8 +115,9 @@ def test_the_params_listed_are_in_params_yaml(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", LISTED)
-def test_the_params_listed_are_those_the_stage_reads(stage: str, project: Project) -> None:
-    listed, used = LISTED[stage]["params"], project.used[stage] - ONLY_FOR_A_CACHE.get(stage, set())
+def test_the_params_listed_are_those_the_stage_reads(stage: str, project: Project, detect_project: Project) -> None:
+    listed = LISTED[stage]["params"]
+    used = (project.used[stage] | detect_project.used[stage]) - ONLY_FOR_A_CACHE.get(stage, set())
 
     def covers(key: str, read: str) -> bool:
         return read == key or read.startswith(f"{key}.")
@@ -123,11 +129,15 @@ def test_the_params_listed_are_those_the_stage_reads(stage: str, project: Projec
 
 
 @pytest.mark.parametrize("stage", LISTED)
-def test_outs_lie_in_the_stages_own_folder_and_nowhere_else(stage: str, project: Project) -> None:
+@pytest.mark.parametrize("task", ["project", "detect_project"])
+def test_outs_lie_in_the_stages_own_folder_and_nowhere_else(
+    stage: str, task: str, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue(task).root
     outs = paths(LISTED[stage]["outs"])
     assert all(path.startswith(f"stages/{stage}/") for path in outs)
-    assert all((project.root / path).exists() for path in outs)
-    left = {path.relative_to(project.root).as_posix() for path in (project.root / "stages" / stage).iterdir()}
+    assert all((root / path).exists() for path in outs)
+    left = {path.relative_to(root).as_posix() for path in (root / "stages" / stage).iterdir()}
     assert left == set(outs), "files that DVC would not keep"
 
 

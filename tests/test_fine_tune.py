@@ -16,7 +16,8 @@ import tiny
 from conftest import Project
 from headstart import classify, freeze, modelfile
 from headstart.errors import UserError
-from headstart.fine_tune import Autocast, _groups, fine_tune
+from headstart.fine_tune import fine_tune
+from headstart.tune import Autocast, groups
 from headstart.weights import trunk
 
 
@@ -170,9 +171,9 @@ def test_each_block_has_the_next_ones_rate_times_the_decay(project: Project) -> 
     network = classify.build(*modelfile.read(project.root / "stages/fine-tune/model.safetensors"))
     some = freeze.blocks(network.trunk)
     freeze.freeze(network.trunk, some, 2)
-    groups = _groups(network, some, 0.5)
-    scale = {id(p): group.scale for group in groups for p in group.parameters}
-    decays = {id(p): group.weight_decay is None for group in groups for p in group.parameters}
+    found = groups(network, some, 0.5)
+    scale = {id(p): group.scale for group in found for p in group.parameters}
+    decays = {id(p): group.weight_decay is None for group in found for p in group.parameters}
     number = {f"trunk.{name}": block.number for block in some for name in block.parameters}
     for name, parameter in network.named_parameters():
         if number.get(name, 9) < 2:
@@ -195,7 +196,7 @@ def test_autocast_is_close() -> None:
     pictures = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         wanted = network(pictures)
-        found = Autocast(network, Compute(torch.device("cpu"), bf16=True), "fixed")(pictures)
+        found = Autocast(network, network.trunk, Compute(torch.device("cpu"), bf16=True), "fixed")(pictures)
     assert (found.float() - wanted).abs().max() < 0.05 * wanted.abs().max() + 0.01
 
 

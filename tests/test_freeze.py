@@ -105,7 +105,8 @@ def test_statistics_of_frozen_blocks_stay(depth: int) -> None:
 
 
 def test_the_table_says_what_trains() -> None:
-    rows = table(blocks(network()), 2, nn.Linear(256, 3))
+    trunk = network()
+    rows = table(nn.ModuleDict({"trunk": trunk, "head": nn.Linear(256, 3)}), blocks(trunk), 2)
     assert [row[3] for row in rows] == ["frozen"] * 2 + ["trains"] * 5
     assert rows[0] == ("0", "conv_stem", 24 * 3 * 9 + 2 * 24, "frozen")
     assert rows[-1] == ("", "head", 256 * 3 + 3, "trains")

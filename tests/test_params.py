@@ -46,7 +46,7 @@ def complaint(path: Path) -> str:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads(path: Path) -> None:
-    assert load(path).task == "classify"
+    load(path)
 
 
 def test_the_default_params_are_a_recipe() -> None:
@@ -170,4 +170,29 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
         assert name in shown, f"{name} cannot be found by who reads params.yaml"
         section = field.annotation
         for key in getattr(section, "model_fields", {}):
-            assert key in shown[name] or name == "fetch", f"{name}.{key}"
+            of_a_detector = f"{name}.{key}" in ("model.detector", "model.pyramid", "augment.mosaic")
+            assert key in shown[name] or name == "fetch" or of_a_detector, f"{name}.{key}"
+
+
+RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (("detector: fcos", "detector: fcoss"), "model.detector: 'fcoss': no such detector; did you mean fcos"),
+        (("detector: fcos", "detector: zzz"), "model.detector: 'zzz': no such detector; known are fcos, "),
+        (("detector: fcos", "detector: ''"), "the file: this section: model.detector is missing; give one of fcos, "),
+        (
+            ("task: detect", "task: classify"),
+            "the file: this section: model.detector and augment.mosaic are for task: ",
+        ),
+        (
+            ("label_smoothing: 0 ", "label_smoothing: 0.1 "),
+            "the file: this section: train_head.label_smoothing and class_",
+        ),
+    ],
+)
+def test_a_detectors_mistakes(tmp_path: Path, edit: tuple[str, str], said: str) -> None:
+    assert edit[0] in RACCOON
+    assert complaint(written(tmp_path, RACCOON.replace(*edit))).startswith(said)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from conftest import Project
 from headstart.cli import app
 from headstart.errors import UserError
 from headstart.pixels import decode
-from headstart.predict import Model, Prediction, find
+from headstart.predict import Model, Prediction, Seen, draw_boxes, find
 from pictures import encoded
 
 TURNS = {
@@ -143,3 +144,49 @@ def test_predicting_does_not_pay_for_torch(project: Project) -> None:
         [sys.executable, "-c", code], cwd=project.root, env={"PYTHONPATH": source}, text=True
     )
     assert said.split()[1] == "False"
+
+
+# --- boxes ---
+
+
+def seen(path: Path, *boxes: tuple[str, float, tuple[float, float, float, float]]) -> Prediction:
+    return Prediction(path, {}, boxes=tuple(Seen(*box) for box in boxes))
+
+
+def test_boxes_are_drawn_on_the_upright_picture(tmp_path: Path) -> None:
+    """Stored turned (EXIF 6): 500 x 400 upright, and the box is where the upright picture has it."""
+    path = tmp_path / "in/a.jpg"
+    path.parent.mkdir()
+    path.write_bytes(encoded(Image.new("RGB", (400, 500), "#808080"), "JPEG", 6))
+    (written,) = draw_boxes([seen(path, ("cat", 0.9, (100, 100, 300, 250)))], tmp_path / "out")
+    assert written == tmp_path / "out/a.jpg"
+    with Image.open(written) as drawn:
+        assert drawn.size == (500, 400)
+        pixels = np.asarray(drawn.convert("L"), int)
+    assert (abs(pixels[130:240, 96:104] - 128).max(axis=1) > 60).all(), "its left side"
+    assert abs(pixels[120:230, 120:280] - 128).max() < 40, "its inside"
+
+
+def test_pictures_of_one_name_stay_apart_and_unread_ones_are_left_out(tmp_path: Path) -> None:
+    paths = [tmp_path / "one/a.png", tmp_path / "two/a.png", tmp_path / "two/a.webp"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        tiny.texture(1, 0).save(path)
+    unread = Prediction(tmp_path / "broken.png", {}, "not a picture")
+    written = draw_boxes([unread, *(seen(path) for path in paths)], tmp_path / "out")
+    assert [path.name for path in written] == ["a.jpg", "a~2.jpg", "a~3.jpg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a~2.jpg", "a~3.jpg"]
+
+
+def test_a_classifier_has_nothing_to_draw(project: Project, tmp_path: Path) -> None:
+    path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
+    result = say(project, path, "--draw", tmp_path / "out")
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == "--draw: the model is a classifier and finds no boxes; leave --draw out"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="a file of that name is there; name a folder"):
+        draw_boxes([], tmp_path / "out")

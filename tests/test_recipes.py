@@ -10,13 +10,17 @@ import yaml
 
 import tiny
 from clone import ALL, ROOT, Project, merged
-from headstart.params import Params, load
+from headstart.coco import Manifest
+from headstart.params import SPLITS, FetchParams, Params, SplitParams, load
 from mirror import Mirror, serving
 from pictures import encoded, put, table
 from tiny import texture
 from trees import OpenImages, stanford_dogs
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+DETECT = ("solar-modules", "raccoon", "open-images-detector")
+FOR_DETECTORS = {"model.detector", "model.pyramid", "augment.mosaic"}
+FOR_CLASSIFIERS = {"fine_tune.cache_frozen"}
 SMALL: dict[str, object] = {
     "model": {"backbone": tiny.TRUNK, "weights": "none", "image_size": 32},
     "train_head": {"epochs": 2},
@@ -52,7 +56,8 @@ def test_a_recipe_has_every_key(recipe: Path) -> None:
             if isinstance(value, dict) and key not in ("fetch", "downloads"):
                 yield from (f"{key}.{inner}" for inner in keys(value))
 
-    assert set(keys(given)) == set(keys(whole))
+    others = FOR_CLASSIFIERS if whole["task"] == "detect" else FOR_DETECTORS
+    assert set(keys(given)) | others == set(keys(whole)) | others
     assert set(given["fetch"]) == set(whole["fetch"])
 
 
@@ -165,6 +170,62 @@ def test_cats_dogs(tmp_path: Path) -> None:
     assert set(metrics["test"]["per_class"]) == {"cat", "dog"}
     assert "sources" not in metrics
     assert "Label or source?" not in page
+
+
+def divided(root: Path, name: str, **mirrored: dict[str, object]) -> dict[str, Manifest]:
+    """The recipe's fetch and split; what it says of the network is not looked at."""
+    values = yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
+    for source in values["fetch"]["sources"]:
+        for kind in source.keys() & mirrored.keys():
+            source[kind] |= mirrored[kind]
+    sections: dict[str, Any] = {"task": values["task"], "seed": values["seed"]}
+    sections["fetch"] = FetchParams.model_validate(values["fetch"])
+    sections["split"] = SplitParams.model_validate(values["split"])
+    tiny.run(root, Params.model_construct(**sections), "fetch", "split")
+    return {split: tiny.manifest(root, "split", split) for split in SPLITS}
+
+
+def test_solar_modules(tmp_path: Path) -> None:
+    rows = [("image", "label", "license", "author")]
+    for number in range(480):
+        label = number % 3 == 0
+        put(tmp_path / f"data/{number}.png", encoded(texture(number, int(label), (12, 12)).convert("L")))
+        rows.append((f"{number}.png", "defective" if label else "functional", "CC0", "Ann"))
+    table(tmp_path / "data/solar-cells.csv", rows)
+    found = divided(tmp_path, "solar-modules", mosaic={"scenes": 60})
+    assert sum(len(part.images) for part in found.values()) == 60
+    groups = [{image.group for image in part.images} for part in found.values()]
+    assert len(set().union(*groups)) == sum(map(len, groups)) == 20
+    for part in found.values():
+        assert part.labels() == ["defective"]
+        assert len(part.annotations) > len(part.images)
+        assert {image.license for image in part.images} == {"CC0"}
+
+
+def test_raccoon(tmp_path: Path) -> None:
+    corners = "<xmin>5</xmin><ymin>1</ymin><xmax>49</xmax><ymax>39</ymax>"
+    size = "<size><width>80</width><height>72</height><depth>3</depth></size>"
+    item = f"<annotation>{size}<object><name>raccoon</name><bndbox>{corners}</bndbox></object></annotation>"
+    for number in range(20):
+        put(tmp_path / f"data/raccoon/images/raccoon-{number}.jpg", jpeg(number, 0))
+        put(tmp_path / f"data/raccoon/annotations/raccoon-{number}.xml", item.encode())
+    found = divided(tmp_path, "raccoon")
+    assert {name: len(part.images) for name, part in found.items()} == {"train": 14, "val": 2, "test": 4}
+    assert found["test"].annotations[0].bbox == (4, 0, 45, 39)
+
+
+def test_open_images_detector(mirror: Mirror, tmp_path: Path) -> None:
+    tree = OpenImages(mirror.folder)
+    for number in range(18):
+        boxes = [(("Alpaca", "Goat", "Sheep")[number % 3], 0.1, 0.2, 0.6, 0.9)]
+        tree.add(("validation", "test", "train")[number % 2], boxes=boxes, flags="00100" if number > 15 else "00000")
+    tree.write()
+    addresses: dict[str, object] = {"metadata_url": f"{mirror.url}/metadata", "images_url": f"{mirror.url}/images"}
+    found = divided(tmp_path, "open-images-detector", open_images=addresses)
+    assert all(part.labels() == ["Alpaca", "Goat", "Sheep"] for part in found.values())
+    assert sum(len(part.annotations) for part in found.values()) == 18
+    assert sum(a.iscrowd for part in found.values() for a in part.annotations) == 2
+    assert len((tmp_path / "stages/fetch/attribution.csv").read_text().splitlines()) == 1 + 18
 
 
 @pytest.mark.parametrize(

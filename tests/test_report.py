@@ -180,7 +180,7 @@ def test_an_absent_figure_says_why() -> None:
 
 def test_tables_worked_by_hand() -> None:
     evaluation, answers = evaluated([0] * 5, [0, 0, 1, 0, 0], [0, 0, 0, 1, 1])
-    assert report.confused_table(answers, NAMES[2]).rows == (
+    assert report.commonest(answers.confusion, NAMES[2], "pictures").rows == (
         ("cracked", "whole", 2, "100.0\xa0%"),
         ("whole", "cracked", 1, "33.3\xa0%"),
     )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 import tiny
 from conftest import Project
-from headstart.coco import Image, Manifest, categories
+from headstart.coco import Annotation, Image, Manifest, categories, write
 from headstart.errors import UserError
 from headstart.params import SPLITS, Split, SplitParams
-from headstart.split import Assignment, find_twins, split, split_stage
+from headstart.split import Assignment, shown, split, split_stage
+from headstart.twins import find_twins
 
 PARAMS = SplitParams(train=0.6, val=0.2, test=0.2)
 
@@ -188,6 +190,68 @@ def test_too_few_pictures_of_a_label(count: int, said: str) -> None:
     assert "add different pictures of it" in str(caught.value)
 
 
+def boxed(*labels: str, crowds: str = "") -> Manifest:
+    """A picture for each text, with a box for each of its letters: "ab" shows a and b, "" nothing."""
+    some = categories(set("".join(labels)) | set(crowds))
+    number = {category.name: category.id for category in some}
+    images = [Image(id=n, file_name=f"{n}", width=9, height=9, sha256=f"{n}", source="s") for n, _ in enumerate(labels)]
+    boxes = [(n, letter, 0) for n, text in enumerate(labels) for letter in text] + [(0, c, 1) for c in crowds]
+    annotations = [
+        Annotation(id=n, image_id=i, category_id=number[c], bbox=(1, 1, 2, 2), area=4, iscrowd=crowd)
+        for n, (i, c, crowd) in enumerate(boxes, start=1)
+    ]
+    return Manifest(images=tuple(images), annotations=tuple(annotations), categories=some)
+
+
+def shares(assigned: Assignment, label: str) -> list[int]:
+    return [sum(label in some for some in shown(part, detect=True).values()) for part in assigned.splits.values()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_detectors_labels_and_its_background_come_near_their_shares(seed: int) -> None:
+    """40 pictures of a, half of them with b, 10 of all three, 20 of nothing."""
+    manifest = boxed(*["a"] * 20, *["ab"] * 10, *["abc"] * 10, *[""] * 20)
+    assigned = split(manifest, PARAMS, seed, [], detect=True)
+    assert shares(assigned, "a") == [24, 8, 8]
+    assert shares(assigned, "b") == [12, 4, 4]
+    assert shares(assigned, "c") == [6, 2, 2]
+    assert [sum(not some for some in shown(p, detect=True).values()) for p in assigned.splits.values()] == [12, 4, 4]
+    assert sum(len(part.annotations) for part in assigned.splits.values()) == len(manifest.annotations)
+
+
+def test_many_kinds_of_pictures_do_not_all_go_to_train() -> None:
+    """Each combination of labels once: dealt by combination, all 20 would be trained on."""
+    letters = "abcdef"
+    manifest = boxed(*("".join(some) for some in combinations(letters, 3)))
+    assigned = split(manifest, PARAMS, 0, [], detect=True)
+    sizes = [len(part.images) for part in assigned.splits.values()]
+    assert sum(sizes) == 20
+    assert sizes[1] >= 3
+    assert sizes[2] >= 3
+
+
+@pytest.mark.parametrize(("pins", "name"), [({1: "val"}, "train"), ({0: "train", 1: "train"}, "val")])
+def test_a_label_that_a_split_of_a_detector_lacks(pins: dict[int, Split], name: Split) -> None:
+    manifest = boxed("b" if 0 in pins else "a", "b", *["a"] * 12)
+    pinned = [i.model_copy(update={"split": pins.get(i.id)}) for i in manifest.images]
+    with pytest.raises(UserError, match=f"label 'b' has . pictures?, none is left for {name}; add different pictures"):
+        split(manifest.model_copy(update={"images": tuple(pinned)}), PARAMS, 0, [], detect=True)
+
+
+def test_a_label_of_crowds_alone_is_not_learned_from() -> None:
+    with pytest.raises(UserError, match="label 'z' has 0 pictures, none is left for train"):
+        split(boxed(*["a"] * 12, crowds="z"), PARAMS, 0, [], detect=True)
+
+
+def test_the_stage_counts_what_a_detector_sees(tmp_path: Path) -> None:
+    manifest = boxed(*["a"] * 10, *["ab"] * 10, *[""] * 10)
+    write(manifest, tmp_path / "stages/fetch/annotations.json")
+    params = tiny.make_params(split={"near_duplicate_bits": -1}).model_copy(update={"task": "detect"})
+    split_stage(params, tmp_path)
+    metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
+    assert metrics["train"] == {"pictures": 15, "label.a": 10, "label.b": 5, "background": 5, "boxes": 15}
+
+
 def test_twins_do_not_count_as_different_pictures() -> None:
     images = [*(record(n) for n in range(1, 11)), *(record(20 + n, "bee") for n in range(3))]
     with pytest.raises(UserError, match="label 'bee' has 3 pictures"):
@@ -214,7 +278,7 @@ def test_twins_are_those_that_imagehash_finds_near(numbers: list[int], bits: int
 def test_twins_are_found_across_the_chunks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = [np.random.default_rng(n % 7).random((8, 8)) > 0.5 for n in range(40)]
     whole = find_twins(hashes, 3)
-    monkeypatch.setattr("headstart.split.ROWS", 9)
+    monkeypatch.setattr("headstart.twins.ROWS", 9)
     assert find_twins(hashes, 3) == whole
     assert len(whole) == sum(i % 7 == j % 7 for i in range(40) for j in range(i))
 

@@ -71,6 +71,49 @@ def make_pictures(root: Path, count: int = 12) -> None:
             texture(1000 * label + number, label).save(folder / f"{number:02d}.png")
 
 
+# The same for a detector: red squares on grey noise, in a COCO file.
+DETECT: dict[str, Any] = {
+    "task": "detect",
+    "model": {"detector": "fcos", "pyramid": 64, "image_size": 96, "head": {}},
+    "fetch": {"sources": [{"coco": {"images": "data/images", "annotations": "data/boxes.json"}}]},
+    "augment": {"mosaic": 0.5, "zoom": 0.1, "rotation": 0, "vertical_flip": 0},
+    "train_head": {"epochs": 6, "batch_size": 4},
+    "fine_tune": {"epochs": 2, "batch_size": 4, "lr": 0.002},
+}
+
+
+def make_detect_params(**changes: Any) -> Params:
+    """VALUES as DETECT has them, with some keys changed."""
+    keys = DETECT.keys() | changes.keys()
+    both = [(DETECT.get(key, {}), changes.get(key, {})) for key in keys]
+    return make_params(
+        **{k: {**a, **b} if isinstance(a, dict) else (b or a) for k, (a, b) in zip(keys, both, strict=True)}
+    )
+
+
+def make_boxes(root: Path, count: int = 16) -> None:
+    """data/images and data/boxes.json: a red or blue rectangle or two a picture, the last picture without any."""
+    rng = np.random.default_rng(5)
+    images, annotations = [], []
+    (root / "data/images").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = rng.integers(90, 150, (80, 120, 3)).astype(np.uint8)
+        for which in range(0 if number == count - 1 else 1 + number % 2):
+            x, y = int(rng.integers(0, 30)) + 60 * which, int(rng.integers(0, 40))
+            width, height = rng.integers(18, 30, 2).tolist()
+            pixels[y : y + height, x : x + width] = ((230, 20, 20), (20, 20, 230))[which]
+            box = [x, y, width, height]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": which + 1, "bbox": box, "iscrowd": 0}
+                | {"area": width * height}
+            )
+        Image.fromarray(pixels).save(root / f"data/images/{number:02d}.png")
+        images.append({"id": number, "file_name": f"{number:02d}.png", "width": 120, "height": 80})
+    categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
+    text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    (root / "data/boxes.json").write_text(text)
+
+
 def run(root: Path, params: Params, *stages: str) -> None:
     for name in stages or STAGES:
         STAGES[name](params, root)

@@ -1,9 +1,7 @@
-"""Random changes of training pictures: one kind of draw, applied to files once or to batches every epoch."""
+"""The augment stage: changed copies of training pictures, their boxes moved with them, and a sheet to look at."""
 
 import hashlib
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,148 +9,16 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as V
 
-from headstart import coco
+from headstart import changes, coco
+from headstart.coco import Annotation, Image, Manifest
 from headstart.files import write_json
-from headstart.params import AugmentParams, Params
+from headstart.moves import Corners, move
+from headstart.params import Params
 from headstart.pool import each
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, SHEET_TOP = 6, 5, 160, 24
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One picture's random change. Angles in degrees, shifts in shares of a side, the rest factors around 1."""
-
-    mirror: bool
-    upside_down: bool
-    rotation: float
-    shift_x: float
-    shift_y: float
-    zoom: float
-    shear: float
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float  # share of the colour circle
-    noise: float  # standard deviation, of a scale of 0..1
-    seed: int
-
-
-def draw(params: AugmentParams, *key: object) -> Draw:
-    """The change that belongs to a key (seed, picture, epoch or copy): the same on any machine, in any order."""
-    digest = hashlib.sha256("|".join(map(str, key)).encode()).digest()
-    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-    signed = rng.uniform(-1, 1, 9).tolist()
-    chance = rng.uniform(0, 1, 2)
-    return Draw(
-        mirror=bool(chance[0] < params.horizontal_flip),
-        upside_down=bool(chance[1] < params.vertical_flip),
-        rotation=signed[0] * params.rotation,
-        shift_x=signed[1] * params.shift,
-        shift_y=signed[2] * params.shift,
-        zoom=1 + signed[3] * params.zoom,
-        shear=signed[4] * params.shear,
-        brightness=1 + signed[5] * params.brightness,
-        contrast=1 + signed[6] * params.contrast,
-        saturation=1 + signed[7] * params.saturation,
-        hue=signed[8] * params.hue,
-        noise=params.noise,
-        seed=int.from_bytes(digest[16:20], "little"),
-    )
-
-
-def apply(picture: Tensor, drawn: Draw) -> Tensor:
-    """Change one picture (3 or 1, h, w), uint8. What comes in from outside the frame repeats the picture mirrored."""
-    x = V.horizontal_flip(picture) if drawn.mirror else picture
-    x = V.vertical_flip(x) if drawn.upside_down else x
-    height, width = x.shape[-2:]
-    if any((drawn.rotation, drawn.shift_x, drawn.shift_y, drawn.shear)) or drawn.zoom != 1:
-        pad = min(_margin(drawn, width, height), width - 1, height - 1)
-        x = V.pad(x, [pad], padding_mode="reflect")
-        x = V.affine(
-            x,
-            angle=drawn.rotation,
-            translate=[drawn.shift_x * width, drawn.shift_y * height],
-            scale=drawn.zoom,
-            shear=[drawn.shear, 0.0],
-            interpolation=InterpolationMode.BILINEAR,
-        )
-        x = x[..., pad : pad + height, pad : pad + width]
-    x = V.adjust_brightness(x, drawn.brightness) if drawn.brightness != 1 else x
-    x = V.adjust_contrast(x, drawn.contrast) if drawn.contrast != 1 else x
-    if len(x) == 3:  # grey has no colour to change
-        x = V.adjust_saturation(x, drawn.saturation) if drawn.saturation != 1 else x
-        x = V.adjust_hue(x, drawn.hue) if drawn.hue else x
-    if drawn.noise:
-        generator = torch.Generator().manual_seed(drawn.seed)
-        noise = torch.randn(x.shape, generator=generator) * (drawn.noise * 255)
-        x = (x.float() + noise).round().clamp(0, 255).to(torch.uint8)
-    return x
-
-
-def _margin(drawn: Draw, width: int, height: int) -> int:
-    """How far outside the frame, in pixels, the changed picture's corners look."""
-    corners = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]])
-    seen = float(np.abs(np.array(_theta(replace(drawn, mirror=False, upside_down=False))) @ corners).max()) - 1
-    return max(1, math.ceil(seen * max(width, height) / 2) + 1)
-
-
-def apply_batch(pictures: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """The same changes as `apply`, on a batch (n, 3, s, s) of floats in 0..1 on any device, in a few passes.
-
-    One grid_sample moves the pixels of the whole batch; light and colour are arithmetic on it.
-    """
-    device = pictures.device
-
-    def column(values: Iterable[float]) -> Tensor:
-        return torch.tensor(list(values), dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
-
-    x = pictures
-    if any(d.mirror or d.upside_down or d.rotation or d.shift_x or d.shift_y or d.shear or d.zoom != 1 for d in draws):
-        theta = torch.tensor([_theta(d) for d in draws], dtype=torch.float32, device=device)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    if any(d.brightness != 1 for d in draws):
-        x = (x * column(d.brightness for d in draws)).clamp(0, 1)
-    if any(d.contrast != 1 for d in draws):
-        mean = _grey(x).mean((1, 2, 3), keepdim=True)
-        x = torch.lerp(mean, x, column(d.contrast for d in draws)).clamp(0, 1)
-    if any(d.saturation != 1 for d in draws):
-        x = torch.lerp(_grey(x), x, column(d.saturation for d in draws)).clamp(0, 1)
-    if any(d.hue for d in draws):
-        x = torch.stack([V.adjust_hue(picture, d.hue) for picture, d in zip(x, draws, strict=True)])
-    if any(d.noise for d in draws):
-        noise = [torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(d.seed)) * d.noise for d in draws]
-        x = (x + torch.stack(noise).to(device)).clamp(0, 1)
-    return x
-
-
-def _grey(x: Tensor) -> Tensor:
-    red, green, blue = x.unbind(1)
-    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
-
-
-def _theta(drawn: Draw) -> list[list[float]]:
-    """affine_grid's matrix: where each output pixel looks in the input, both in -1..1.
-
-    The inverse of torchvision's rotate(shear(scale)) about the centre, with its sign of the angle; then the flips.
-    """
-    angle, shear = math.radians(drawn.rotation), math.radians(drawn.shear)
-    forward = np.array(
-        [
-            [math.cos(angle), -math.cos(angle) * math.tan(shear) - math.sin(angle)],
-            [math.sin(angle), -math.sin(angle) * math.tan(shear) + math.cos(angle)],
-        ]
-    )
-    inverse = np.linalg.inv(forward * drawn.zoom)
-    offset = -inverse @ np.array([2 * drawn.shift_x, 2 * drawn.shift_y])
-    flip = np.diag([-1.0 if drawn.mirror else 1.0, -1.0 if drawn.upside_down else 1.0])
-    matrix: list[list[float]] = (flip @ np.column_stack([inverse, offset])).tolist()
-    return matrix
+Copy = tuple[Image, tuple[Annotation, ...]]
 
 
 def augment(params: Params, root: Path) -> None:
@@ -161,28 +27,42 @@ def augment(params: Params, root: Path) -> None:
     train = coco.read(root / "stages/split/train.json")
     (out / "images").mkdir(parents=True, exist_ok=True)
     originals = sorted(train.images, key=lambda image: image.id)
-    _preview(originals, params, root, out / "preview.jpg")
+    boxes = {image.id: tuple(a for a in train.annotations if a.image_id == image.id) for image in originals}
+    _preview(originals, boxes, params, root, out / "preview.jpg")
 
-    def copies(image: coco.Image) -> list[coco.Image]:
-        return [_store(image, number, params, root) for number in range(params.augment.copies)]
+    def copies(image: Image) -> list[Copy]:
+        return [_store(image, boxes[image.id], number, params, root) for number in range(params.augment.copies)]
 
     torch.set_num_threads(1)  # the pictures share the cores among them
     made = [copy for some in each(copies, originals, "copies") for copy in some]
-    first = max((image.id for image in originals), default=0) + 1
-    numbered = [copy.model_copy(update={"id": first + offset}) for offset, copy in enumerate(made)]
-    manifest = train.model_copy(update={"images": (*originals, *numbered)})
+    manifest = _joined(train, originals, made)
     coco.write(manifest, out / "train.json")
-    write_json(out / "metrics.json", {"originals": len(originals), "copies": len(numbered)})
+    write_json(out / "metrics.json", {"originals": len(originals), "copies": len(made)})
 
 
-def _store(image: coco.Image, number: int, params: Params, root: Path) -> coco.Image:
+def _joined(train: Manifest, originals: Sequence[Image], made: Sequence[Copy]) -> Manifest:
+    """Originals and copies, numbered on from the last original."""
+    first = max((image.id for image in originals), default=0) + 1
+    images, annotations = list(originals), list(train.annotations)
+    number = max((annotation.id for annotation in annotations), default=0)
+    for offset, (image, boxes) in enumerate(made):
+        images.append(image.model_copy(update={"id": first + offset}))
+        for box in boxes:
+            number += 1
+            annotations.append(box.model_copy(update={"id": number, "image_id": first + offset}))
+    return train.model_copy(update={"images": tuple(images), "annotations": tuple(annotations)})
+
+
+def _store(image: Image, boxes: Sequence[Annotation], number: int, params: Params, root: Path) -> Copy:
     """Write one changed copy as PNG or JPEG, as the original is, and describe it."""
+    detect = params.task == "detect"
     with Pillow.open(root / image.file_name) as opened:
         # A grey picture stays grey, one channel of work instead of three, unless something gives it colour.
         kind, grey = opened.format, opened.mode == "L" and not params.augment.noise
         pixels = np.asarray(opened.convert("L" if grey else "RGB"))
     picture = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
-    changed = apply(picture, draw(params.augment, params.seed, image.sha256, number))
+    drawn = changes.draw(params.augment, params.seed, image.sha256, number)
+    changed = changes.apply(picture, drawn, grey=detect)
     suffix = ".jpg" if kind == "JPEG" else ".png"
     path = root / "stages/augment/images" / f"{image.id:06d}-{number:02d}{suffix}"
     how = {"quality": 95} if kind == "JPEG" else {"compress_level": 1}
@@ -190,11 +70,30 @@ def _store(image: coco.Image, number: int, params: Params, root: Path) -> coco.I
     stored.save(path, **how)  # type: ignore[arg-type]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     name = path.relative_to(root).as_posix()
-    return image.model_copy(update={"file_name": name, "sha256": digest, "copy_of": image.id})
+    copy = image.model_copy(update={"file_name": name, "sha256": digest, "copy_of": image.id})
+    return copy, tuple(_moved(boxes, drawn, image))
 
 
-def _preview(images: Sequence[coco.Image], params: Params, root: Path, path: Path) -> None:
-    """One row a picture: the original first, then what training may see of it."""
+def _corners(boxes: Sequence[Annotation]) -> Corners:
+    found = np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    return found
+
+
+def _moved(boxes: Sequence[Annotation], drawn: changes.Draw, image: Image) -> list[Annotation]:
+    places, seen = move(_corners(boxes), drawn, image.width, image.height)
+    moved = []
+    for box, (x1, y1, x2, y2), there in zip(boxes, places.round(3).tolist(), seen, strict=True):
+        if there:
+            sides = (round(x2 - x1, 3), round(y2 - y1, 3))
+            moved.append(box.model_copy(update={"bbox": (x1, y1, *sides), "area": round(sides[0] * sides[1], 3)}))
+    return moved
+
+
+def _preview(
+    images: Sequence[Image], boxes: dict[int, tuple[Annotation, ...]], params: Params, root: Path, path: Path
+) -> None:
+    """One row a picture: the original first, then what training may see of it, with the boxes."""
     step = max(1, len(images) // SHEET_ROWS)
     sheet = Pillow.new(
         "RGB", (SHEET_COLUMNS * (SHEET_SIDE + 4) + 8, SHEET_TOP + SHEET_ROWS * (SHEET_SIDE + 4)), "white"
@@ -206,10 +105,22 @@ def _preview(images: Sequence[coco.Image], params: Params, root: Path, path: Pat
         with Pillow.open(root / image.file_name) as opened:
             square = opened.convert("RGB").resize((SHEET_SIDE, SHEET_SIDE), Pillow.Resampling.BICUBIC)
         original = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
+        there = _corners(boxes[image.id]) * (SHEET_SIDE / np.array([image.width, image.height] * 2))
         top = SHEET_TOP + row * (SHEET_SIDE + 4)
         for column in range(SHEET_COLUMNS):
-            drawn = draw(params.augment, params.seed, image.sha256, column - 1)
-            shown = apply(original, drawn) if column else original
+            drawn = changes.draw(params.augment, params.seed, image.sha256, column - 1)
+            shown, places = original, there
+            if column:
+                shown = changes.apply(original, drawn, grey=params.task == "detect")
+                moved, seen = move(there, drawn, SHEET_SIDE, SHEET_SIDE)
+                places = moved[seen]
             left = column * (SHEET_SIDE + 4) + (8 if column else 0)
-            sheet.paste(Pillow.fromarray(shown.permute(1, 2, 0).contiguous().numpy()), (left, top))
+            sheet.paste(_with_boxes(shown, places), (left, top))
     sheet.save(path, quality=90)
+
+
+def _with_boxes(picture: Tensor, places: Corners) -> Pillow.Image:
+    shown = Pillow.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    for x1, y1, x2, y2 in places.tolist():
+        ImageDraw.Draw(shown).rectangle((x1, y1, x2 - 1, y2 - 1), outline="#ffb000", width=2)
+    return shown

@@ -12,6 +12,7 @@ from headstart.pixels import Input, Pixels
 # Every pass without gradients has this many pictures, the last one padded: what the network says of a picture
 # must not depend on its company.
 BATCH = 32
+VAL_BATCH = 8  # of a detector, whose maps are large
 
 
 def floats(pixels: Pixels, device: torch.device) -> Tensor:
@@ -26,12 +27,12 @@ def normalise(pictures: Tensor, wanted: Input) -> Tensor:
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def outputs(network: nn.Module, pixels: Pixels, wanted: Input, compute: Compute) -> Tensor:
+def outputs(network: nn.Module, pixels: Pixels, wanted: Input, compute: Compute, batch: int = BATCH) -> Tensor:
     """What the network gives, (n, ...) in fp32 on the CPU, for pixels (n, s, s, 3)."""
     out = []
-    for start in range(0, len(pixels), BATCH):
-        some = pixels[start : start + BATCH]
-        padded = np.concatenate([some, np.zeros((BATCH - len(some), *some.shape[1:]), np.uint8)])
+    for start in range(0, len(pixels), batch):
+        some = pixels[start : start + batch]
+        padded = np.concatenate([some, np.zeros((batch - len(some), *some.shape[1:]), np.uint8)])
         out.append(_run(network, normalise(floats(padded, compute.device), wanted), compute)[: len(some)])
     return torch.cat(out)
 

@@ -13,10 +13,14 @@ from headstart.calibration import BINS, Answers, Floats, Ints, confidence_bin
 _BLOCK = 1_000_000  # counts of one block of resamples: the arrays stay small however many pictures there are
 
 
-def draws(pictures: int, times: int, seed: int) -> Iterator[Floats]:
-    """Blocks of (b, pictures) counts, `times` rows in all, each row summing to `pictures`."""
+def draws(pictures: int, times: int, seed: int, width: int = 0) -> Iterator[Floats]:
+    """Blocks of (b, pictures) counts, `times` rows in all, each row summing to `pictures`.
+
+    `width` is how many numbers are made of a row, where they are more than the pictures: the blocks are smaller then,
+    the rows the same.
+    """
     random = np.random.default_rng(seed)
-    block = max(1, _BLOCK // pictures)
+    block = max(1, _BLOCK // max(pictures, width))
     for begin in range(0, times, block):
         rows = min(block, times - begin)
         yield random.multinomial(pictures, np.full(pictures, 1 / pictures), size=rows).astype(np.float64)

@@ -12,7 +12,8 @@ import typer
 from headstart.errors import UserError
 
 app = typer.Typer(
-    help="A custom image classifier from a pretrained network. The stages are run by `dvc repro`, in this order.",
+    help="A custom image classifier or object detector from a pretrained network. "
+    "The stages are run by `dvc repro`, in this order.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # our own bugs get a plain traceback
@@ -96,21 +97,21 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
+    draw: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the pictures with their boxes into this folder.")
+    ] = None,
 ) -> None:
     """Say what the exported model sees in pictures."""
     from headstart import predict as p
 
     found = list(p.Model(model).predict(p.find(images)))
+    if draw is not None:
+        p.draw_boxes(found, draw)
     if as_json:
-        rows = [
-            {"image": str(f.path), "label": f.label, "probabilities": f.probabilities, "error": f.error} for f in found
-        ]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([p.as_row(f) for f in found], indent=2, ensure_ascii=False))
     else:
         for f in found:
-            typer.echo(
-                f"{f.path}: {f'not read: {f.error}' if f.error else f'{f.label} {f.probabilities[f.label]:.3f}'}"
-            )
+            typer.echo(f"{f.path}: {p.as_words(f)}")
     if any(f.error for f in found):
         raise typer.Exit(1)
 

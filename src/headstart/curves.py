@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,14 @@ _GRID = np.linspace(0, 1, 101)  # where the curves of several classes are averag
 
 @dataclass(frozen=True)
 class History:
-    """history.csv of a training stage, one value an epoch."""
+    """history.csv of a training stage, one value an epoch. `val_score` is what `score` names."""
 
     epoch: tuple[float, ...]
     train_loss: tuple[float, ...]
     val_loss: tuple[float, ...]
-    val_accuracy: tuple[float, ...]
+    val_score: tuple[float, ...]
     lr: tuple[float, ...]
+    score: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Bins:
     pictures: Ints
 
 
-def read_history(path: Path) -> History:
-    """Read a training stage's history.csv.
+def read_history(path: Path, score: str = "accuracy") -> History:
+    """Read a training stage's history.csv; `score` is accuracy, or AP50 for a detector.
 
     Raises:
         UserError: the file is missing, empty, lacks a column, or holds what is no number.
     """
-    names = [field.name for field in fields(History)]
+    names = ["epoch", "train_loss", "val_loss", f"val_{score}", "lr"]
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -50,9 +51,10 @@ def read_history(path: Path) -> History:
     if not rows or any(name not in rows[0] for name in names):
         raise UserError(f"{path}: expected epochs with columns {', '.join(names)}; run `dvc repro` to make it anew")
     try:
-        return History(*(tuple(float(row[name]) for row in rows) for name in names))
+        epoch, train_loss, val_loss, val_score, lr = (tuple(float(row[name]) for row in rows) for name in names)
     except ValueError as error:
         raise UserError(f"{path}: {error}; run `dvc repro` to make it anew") from None
+    return History(epoch, train_loss, val_loss, val_score, lr, score)
 
 
 def roc(answers: Answers) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from headstart.files import write_bytes, write_json, write_text
 from headstart.params import EvaluateParams
 from headstart.source_bias import LabelSources
 
-_DIGITS = 6  # beyond them two machines' arithmetic differs, and nobody's conclusions do
+DIGITS = 6  # beyond them two machines' arithmetic differs, and nobody's conclusions do
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,29 @@ def write_evaluation(
     evaluation = scores.evaluate(head, tuned, exam.labels, params.bootstrap, seed)
     mistakes = gallery.find(exam.root, exam.images, exam.labels, tuned, params.gallery)
     figures = plots.plots(head, tuned, exam.labels, past)
-    for folder in (out / "plots", out / "gallery"):
-        if folder.exists():  # DVC clears them; a person who calls this twice should not find a mixture
-            shutil.rmtree(folder)
+    clear(out)
     write_json(out / "metrics.json", to_metrics(evaluation, sources))
     write_text(out / "predictions.json", predictions(exam, {"head_only": head, "fine_tuned": tuned}))
-    for name, text in curves.tables(tuned, exam.labels).items():
-        write_text(out / "plots" / name, text)
-    for name, figure in figures.items():
-        write_bytes(out / "plots" / f"{name}.svg", figure.light)
+    write_plots(out / "plots", figures, curves.tables(tuned, exam.labels))
     gallery.write(out / "gallery", mistakes)
     page = report.render(evaluation, tuned, exam.labels, plots=figures, mistakes=mistakes, facts=facts, sources=sources)
     write_text(out / "report.html", page)
     return evaluation
+
+
+def clear(out: Path) -> None:
+    """DVC clears the folders; a person who calls this twice should not find a mixture."""
+    for folder in (out / "plots", out / "gallery"):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def write_plots(folder: Path, figures: Mapping[str, plots.Plot], tables: Mapping[str, str]) -> None:
+    """The figures as SVG, and the points behind them as CSV for `dvc plots`."""
+    for name, text in tables.items():
+        write_text(folder / name, text)
+    for name, drawn in figures.items():
+        write_bytes(folder / f"{name}.svg", drawn.light)
 
 
 def to_metrics(evaluation: scores.Evaluation, sources: Sequence[LabelSources] = ()) -> dict[str, object]:
@@ -74,36 +84,37 @@ def to_metrics(evaluation: scores.Evaluation, sources: Sequence[LabelSources] = 
     found: dict[str, object] = {
         "test": _metrics(evaluation.fine_tuned),
         "head_only": _metrics(evaluation.head_only),
-        "difference": _figure("accuracy", evaluation.difference),
+        "difference": figure("accuracy", evaluation.difference),
     }
     return found | ({"sources": {one.label: _told(one) for one in sources}} if sources else {})
 
 
 def _told(one: LabelSources) -> dict[str, float | str]:
-    figure = _figure("balanced_accuracy", one.told)
+    told = figure("balanced_accuracy", one.told)
     if not one.compared:
-        return {**figure, "pictures": sum(one.sources.values())}
-    return {**figure, "chance": round(1 / len(one.compared), _DIGITS), "pictures": sum(one.compared.values())}
+        return {**told, "pictures": sum(one.sources.values())}
+    return {**told, "chance": round(1 / len(one.compared), DIGITS), "pictures": sum(one.compared.values())}
 
 
 def _metrics(model: scores.Scores) -> dict[str, object]:
-    figures = {key: value for name, e in model.headline().items() for key, value in _figure(name, e).items()}
+    figures = {key: value for name, e in model.headline().items() for key, value in figure(name, e).items()}
     per_class = {
-        name: {key: round(value, _DIGITS) for key, value in asdict(one).items() if value is not None}
+        name: {key: round(value, DIGITS) for key, value in asdict(one).items() if value is not None}
         for name, one in model.per_class.items()
     }
     return figures | {
-        "temperature": round(model.temperature, _DIGITS),
+        "temperature": round(model.temperature, DIGITS),
         "pictures": model.pictures,
         "per_class": per_class,
     }
 
 
-def _figure(name: str, estimate: scores.Estimate) -> dict[str, float | str]:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+def figure(name: str, estimate: scores.Estimate) -> dict[str, float | str]:
+    """A figure and its interval as metrics.json has them; `<name>_absent` where there is none."""
+    if estimate.value is None:
         return {f"{name}_absent": estimate.absent}
     values = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return {key: round(value, _DIGITS) for key, value in values.items()}
+    return {key: round(value, DIGITS) for key, value in values.items() if value is not None}
 
 
 def predictions(exam: Exam, models: Mapping[str, Answers]) -> str:
@@ -112,7 +123,7 @@ def predictions(exam: Exam, models: Mapping[str, Answers]) -> str:
     for number, image in enumerate(exam.images):
         row: dict[str, object] = {"file_name": image.file_name, "label": image.label}
         for name, answers in models.items():
-            probabilities = answers.calibrated[number].round(_DIGITS).tolist()
+            probabilities = answers.calibrated[number].round(DIGITS).tolist()
             row[name] = {
                 "predicted": exam.labels[answers.predicted[number]],
                 "correct": bool(answers.correct[number]),

@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart import classify, coco, modelfile, pixels, source_bias
-from headstart.batches import outputs
+from headstart import classify, coco, detect, modelfile, pixels, source_bias
+from headstart.batches import VAL_BATCH, outputs
+from headstart.box_evaluate import BoxExam, write_box_evaluation
 from headstart.calibration import Floats, Logits
 from headstart.coco import Image, Manifest
 from headstart.compute import prepare, trial_pictures
+from headstart.detections import Detection, Found
 from headstart.embed import Trunk, embeddings
 from headstart.evaluate import Exam, write_evaluation
 from headstart.files import read_json
@@ -29,6 +31,13 @@ COMMANDS = ("git clone <this repository> && cd <its folder>", "make repro")
 def evaluate(params: Params, root: Path) -> None:
     """Write stages/evaluate: metrics.json, predictions.json, plots/, gallery/, report.html."""
     parts = {name: coco.read(root / f"stages/split/{name}.json") for name in ("train", "val", "test")}
+    if params.task == "detect":
+        _detector(parts, params, root)
+    else:
+        _classifier(parts, params, root)
+
+
+def _classifier(parts: Mapping[str, Manifest], params: Params, root: Path) -> None:
     tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
     exam = Exam(root, parts["test"].images, card.labels)
     head_only, sources = _head_only(parts, params, root)
@@ -39,7 +48,7 @@ def evaluate(params: Params, root: Path) -> None:
         fine_tuned=_fine_tuned(tensors, card, parts, params, root),
         params=params.evaluate,
         seed=params.seed,
-        histories={name: root / f"stages/{name}/history.csv" for name in ("train-head", "fine-tune")},
+        histories=_histories(root),
         facts=_facts(params, card, parts, sources, root),
         sources=sources,
     )
@@ -48,6 +57,42 @@ def evaluate(params: Params, root: Path) -> None:
         f"evaluate: test accuracy {accuracy.value:.4f} (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f}) "
         f"on {len(exam.images)} pictures; stages/evaluate/report.html"
     )
+
+
+def _histories(root: Path) -> dict[str, Path]:
+    return {name: root / f"stages/{name}/history.csv" for name in ("train-head", "fine-tune")}
+
+
+def _detector(parts: Mapping[str, Manifest], params: Params, root: Path) -> None:
+    _, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
+    evaluation = write_box_evaluation(
+        root / "stages/evaluate",
+        exam=BoxExam(root, parts["val"], parts["test"]),
+        head_only=_found("train-head", parts, params, root),
+        fine_tuned=_found("fine-tune", parts, params, root),
+        params=params.evaluate,
+        seed=params.seed,
+        histories=_histories(root),
+        facts=_facts(params, card, parts, (), root),
+    )
+    shown = {name: evaluation.fine_tuned.figures[name].value for name in ("AP50", "AP")}
+    told = ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in shown.items())
+    print(f"evaluate: test {told} on {len(parts['test'].images)} pictures; stages/evaluate/report.html")
+
+
+def _found(stage: str, parts: Mapping[str, Manifest], params: Params, root: Path) -> Found:
+    """What a detector finds in val and test; in fp32, because that is what export ships."""
+    tensors, card = modelfile.read(root / f"stages/{stage}/model.safetensors")
+    compute = prepare(TrainParams(precision="fp32"), params.seed)
+    network = detect.build(tensors, card)
+    network.trunk, _ = fold(network.trunk, card.input.size)
+    quick = fuse(compute.place(network), compute, trial_pictures(card.input.size, VAL_BATCH))
+
+    def found(name: str) -> list[Detection]:
+        seen = pixels.load(parts[name].images, root, card.input, "decode")
+        return detect.detections(network, outputs(quick, seen, card.input, compute, VAL_BATCH), parts[name], card)
+
+    return Found(val=found("val"), test=found("test"))
 
 
 def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> tuple[Logits, tuple[LabelSources, ...]]:
@@ -127,17 +172,14 @@ def _facts(
             "pretrained weights": f"{weights['source']}, licence {weights['license']}",
             "picture size": f"{card.input.size} px ({card.input.resize})",
             "frozen": f"{sum(b['state'] == 'frozen' for b in blocks)} of {len(blocks) - 1} blocks while fine-tuning",
-            "head": f"hidden layers {list(card.head.hidden) or 'none'}, dropout {card.head.dropout:g}",
+            **_above(card),
             "stored copies": f"{params.augment.copies} of each training picture",
             "train-head": f"at most {params.train_head.epochs} epochs, rate {params.train_head.lr:g}",
             "fine-tune": f"at most {params.fine_tune.epochs} epochs, rate {params.fine_tune.lr:g}, "
             f"layer decay {params.fine_tune.layer_decay:g}",
             "seed": str(params.seed),
         },
-        counts={
-            name: {label: sum(image.label == label for image in part.images) for label in card.labels}
-            for name, part in parts.items()
-        },
+        counts={name: _counts(part, card) for name, part in parts.items()},
         sources=Counter(image.source for image in images),
         licenses=Counter(image.license or "not stated" for image in images),
         duplicates={
@@ -153,6 +195,21 @@ def _facts(
         commands=COMMANDS,
         notes=(*_seen_before(parts, weights["source"]), *_coincide(sources)),
     )
+
+
+def _above(card: Card) -> dict[str, str]:
+    """What stands on the trunk."""
+    if card.detector:
+        return {"detector": f"{card.detector} on a feature pyramid of {card.pyramid} channels"}
+    return {"head": f"hidden layers {list(card.head.hidden) or 'none'}, dropout {card.head.dropout:g}"}
+
+
+def _counts(part: Manifest, card: Card) -> dict[str, int]:
+    """Pictures of each label, or a detector's boxes, crowds aside."""
+    if not card.detector:
+        return {label: sum(image.label == label for image in part.images) for label in card.labels}
+    boxes = Counter(box.category_id for box in part.annotations if not box.iscrowd)
+    return {category.name: boxes[category.id] for category in part.categories}
 
 
 def _seen_before(parts: Mapping[str, Manifest], weights: str) -> list[str]:

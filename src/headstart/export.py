@@ -1,17 +1,14 @@
 """The fine-tuned model as ONNX, proven equal to what was examined."""
 
-import logging
 import statistics
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from headstart import classify, coco, modelfile, pixels
+from headstart import box_export, classify, coco, modelfile, onnxfile, pixels
 from headstart.batches import outputs
 from headstart.compute import prepare
 from headstart.errors import UserError
@@ -27,17 +24,12 @@ from headstart.quantize import CALIBRATION, quantize
 class Exported(nn.Module):
     """Pixels (n, size, size, 3) uint8 -> logits and calibrated probabilities, both (n, labels)."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: nn.Module, card: Card, temperature: float) -> None:
         super().__init__()
-        self.network, self.temperature = network, temperature
-        self.register_buffer("mean", torch.tensor(card.input.mean).reshape(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(card.input.std).reshape(1, 3, 1, 1) * 255)
+        self.whole, self.temperature = onnxfile.Normalised(network, card.input), temperature
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+        logits = self.whole(pixels)
         return logits, (logits / self.temperature).softmax(-1)
 
 
@@ -50,26 +42,18 @@ def export(params: Params, root: Path) -> None:
     out = root / "stages/export"
     tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
     metrics = read_json(root / "stages/evaluate/metrics.json")
-    network = classify.build(tensors, card)
     out.mkdir(parents=True, exist_ok=True)
     test = coco.read(root / "stages/split/test.json")
     seen = pixels.load(test.images, root, card.input, "decode")
-    compute = prepare(TrainParams(precision="fp32"), params.seed)
-    expected = outputs(network, seen, card.input, compute).numpy()
-
-    folded, _ = fold(network.trunk, card.input.size)
-    _write_onnx(Exported(classify.Classifier(folded, network.head), card, metrics["test"]["temperature"]), card, out)
-    write_json(out / "labels.json", _labels(card, metrics["test"]["temperature"]))
-    parity = _parity(out, seen, expected, params.export)
-    if params.export.quantize == "int8":
-        truth = classify.targets(test.images, card.labels).numpy()
-        parity["int8"] = _int8(out, seen, truth, _calibration(root, card, params.seed), params.export)
+    if params.task == "detect":
+        parity = _detector(out, tensors, card, seen, metrics["test"]["threshold"], params.export)
+        told = f"{parity['boxes']} boxes, the largest difference {parity['largest_difference_in_pixels']:.2g} pixels"
+    else:
+        parity = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
+        told = f"largest difference of a logit {parity['largest_logit_difference']:.2g}, same label for all"
     write_json(out / "parity.json", parity)
     _write_card(out / "model_card.md", card, metrics, parity, root)
-    print(
-        f"export: {parity['pictures']} test pictures, largest difference of a logit "
-        f"{parity['largest_logit_difference']:.2g}, same label for all; stages/export/model.onnx"
-    )
+    print(f"export: {parity['pictures']} test pictures, {told}; stages/export/model.onnx")
     if small := parity.get("int8"):
         print(
             f"export: int8 is {small['bytes'] / small['bytes_fp32']:.3f} of the size, test accuracy "
@@ -78,25 +62,34 @@ def export(params: Params, root: Path) -> None:
         )
 
 
-def _write_onnx(network: Exported, card: Card, out: Path) -> None:
-    example = torch.zeros(2, card.input.size, card.input.size, 3, dtype=torch.uint8)
-    # The exporter narrates every pass, and warns of its own deprecated internals.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            input_names=["pixels"],
-            output_names=["logits", "probabilities"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-        )
-    assert program is not None
-    part = out / "model.part.onnx"
-    program.save(part, external_data=False)
-    part.replace(out / "model.onnx")
+def _classifier(
+    out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, temperature: float, params: Params
+) -> dict[str, Any]:
+    root = out.parents[1]
+    test = coco.read(root / "stages/split/test.json")
+    network = classify.build(tensors, card)
+    compute = prepare(TrainParams(precision="fp32"), params.seed)
+    expected = outputs(network, seen, card.input, compute).numpy()
+    folded, _ = fold(network.trunk, card.input.size)
+    _write_onnx(Exported(classify.Classifier(folded, network.head), card, temperature), card, out)
+    write_json(out / "labels.json", _labels(card, temperature))
+    parity = _parity(out, seen, expected, params.export)
+    if params.export.quantize == "int8":
+        truth = classify.targets(test.images, card.labels).numpy()
+        parity["int8"] = _int8(out, seen, truth, _calibration(root, card, params.seed), params.export)
+    return parity
+
+
+def _detector(
+    out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, threshold: float, params: ExportParams
+) -> dict[str, Any]:
+    expected = box_export.write(out, tensors, card, seen)
+    write_json(out / "labels.json", box_export.labels(card, threshold))
+    return box_export.parity(out, seen, expected, threshold, params)
+
+
+def _write_onnx(network: nn.Module, card: Card, out: Path) -> None:
+    onnxfile.write(network, out / "model.onnx", size=card.input.size, outputs=("logits", "probabilities"))
 
 
 def _labels(card: Card, temperature: float) -> dict[str, Any]:
@@ -180,7 +173,7 @@ def _write_card(path: Path, card: Card, metrics: dict[str, Any], parity: dict[st
     )
     # A figure that the exam could not give (precision of a label never predicted) is not among the metrics.
     environment.filters["digits"] = lambda value, digits: f"{value:.{digits}f}" if isinstance(value, float) else "none"
-    text = environment.get_template("model_card.md.j2").render(
+    text = environment.get_template("detector_card.md.j2" if card.detector else "model_card.md.j2").render(
         card=card,
         test=metrics["test"],
         head_only=metrics["head_only"],

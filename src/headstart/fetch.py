@@ -14,6 +14,7 @@ from headstart.fetch_params import DownloadParams, FetchParams
 from headstart.fetched import FOLDER
 from headstart.params import Params
 from headstart.sources import Failed, Local, Remote, Wanted, collect
+from headstart.sources.scene import Scene, compose
 
 
 def fetch(params: Params, root: Path) -> None:
@@ -25,7 +26,7 @@ def fetch(params: Params, root: Path) -> None:
 
     Raises:
         UserError: a source is not in order, more pictures than `fetch.max_failed` were rejected, or what is left
-            has fewer than two labels.
+            is too little: fewer than two labels to classify, no box to detect.
     """
     folder = root / FOLDER
     shutil.rmtree(folder / "images", ignore_errors=True)
@@ -39,9 +40,9 @@ def fetch(params: Params, root: Path) -> None:
     failed += [box for item in stored for box in _dropped_boxes(item)]
     fetched.write_table(folder / "failed.csv", ("source", "location", "reason"), failed)
     _check(params.fetch, stored, failed, needs_label=needs_label)
-    metrics = fetched.metrics(stored, failed)
+    metrics = fetched.metrics(stored, failed, labels=needs_label)
     files.write_json(folder / "metrics.json", metrics)
-    manifest = fetched.manifest(stored)
+    manifest = fetched.manifest(stored, labels=needs_label)
     credited = [image for image in manifest.images if image.license or image.author or image.landing_url]
     fetched.write_table(
         folder / "attribution.csv", ("file_name", "source", "license", "author", "landing_url"), credited
@@ -57,7 +58,7 @@ def _downloaded(found: list[Wanted | Failed], params: DownloadParams) -> list[Wa
         answers = download.pictures(urls, params, decodable)
     arrived: list[Wanted | Failed] = []
     for item in found:
-        if isinstance(item, Failed) or isinstance(item.content, Local):
+        if isinstance(item, Failed) or not isinstance(item.content, Remote):
             arrived.append(item)
             continue
         answer = answers[item.content.url]
@@ -96,11 +97,13 @@ def _store(wanted: Wanted, *, needs_label: bool, root: Path) -> fetched.Stored |
     if needs_label and wanted.label is None:
         return Failed(wanted.source, wanted.location, "no_label", _why_no_label(wanted))
     try:
-        assert isinstance(wanted.content, Local)
+        assert not isinstance(wanted.content, Remote)
         picture = admit(_read(wanted.content), rotation=wanted.rotation, min_side=wanted.min_side)
         placed = place(wanted, picture)
     except PictureError as rejected:
         return Failed(wanted.source, wanted.location, rejected.kind, str(rejected))
+    if not needs_label and wanted.boxes and not placed.boxes:  # it shows something: background it is not
+        return Failed(wanted.source, wanted.location, "no_box", f"none of its boxes can be used: {placed.dropped[0]}")
     sha256 = picture.sha256
     path = FOLDER / "images" / f"{sha256[:32]}{picture.suffix}"
     if not (root / path).exists():  # the same bytes are stored once, however many entries the manifest has for them
@@ -114,10 +117,12 @@ def _why_no_label(wanted: Wanted) -> str:
     return f"no single label ({has}), and `task: classify` needs one: set `label:` for this source"
 
 
-def _read(content: Local) -> bytes:
-    """The bytes of a file or of a part of it, at most one more than the door lets in."""
+def _read(content: Local | Scene) -> bytes:
+    """The bytes of a file or of a part of it, at most one more than the door lets in; or of what is to be made."""
     most = MAX_BYTES + 1
     try:
+        if isinstance(content, Scene):
+            return compose(content)
         if not stat.S_ISREG(content.path.stat().st_mode):  # a pipe would be waited for, forever
             raise PictureError("unreadable", "not a file")
         with content.path.open("rb") as file:
@@ -141,6 +146,14 @@ def _check(params: FetchParams, stored: list[fetched.Stored], failed: list[Faile
         raise UserError(
             f"params.yaml: fetch.max_failed: {params.max_failed}: {_counted(len(lost))} rejected, the first is "
             f"{first.location} ({first.reason}); all are in {FOLDER}/failed.csv; mend them or raise the number"
+        )
+    if not needs_label and not any(not crowd for item in stored for _, _, crowd in item.placed.boxes):
+        pictures = (
+            "in 1 picture" if len(stored) == 1 else f"in all {len(stored):,} pictures" if stored else "and no picture"
+        )
+        raise UserError(
+            f"params.yaml: fetch.sources: no box {pictures}, crowds aside; a detector learns from boxes: add a source "
+            "that has them, or set `task: classify`"
         )
     labels = {item.wanted.label for item in stored}
     if needs_label and len(labels) < 2:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from headstart.section import Count, Positive, Section, Split
+from headstart.section import Count, Fraction, Positive, Section, Split
 
 Text = Annotated[str, Field(min_length=1)]
 Base = Annotated[str, Field(pattern=r"^(https?|file)://."), AfterValidator(lambda url: url.rstrip("/"))]
@@ -87,6 +87,37 @@ class YoloParams(Section):
     names: Text
 
 
+Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]  # least and most
+
+
+class MosaicParams(Section):
+    """Pictures composed from the pictures of a table, for a detector: a grid of them, with boxes round some."""
+
+    table: Text  # as of `table`: columns image, label, and optionally group, license, author; files on this machine
+    boxes: Annotated[tuple[Text, ...], Field(min_length=1)]  # the labels that get a box; all others are ground
+    scenes: Count
+    rows: Span = (3, 6)
+    columns: Span = (4, 8)
+    cell: Span = (40, 72)  # pixels of a crop's side
+    gap: Span = (0, 5)  # pixels between crops
+    margin: Span = (0, 48)  # pixels round the grid, on each side by itself
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.25  # of a scene; its crops differ by half as much
+    share: Fraction | None = None  # of a scene's crops that are boxed, on average; default: as in the table
+    # Scenes of a group share their crops, and no crop is in two groups: so many parts can the scenes be divided into.
+    groups: Annotated[int, Field(ge=3)] = 20
+    near_duplicate_bits: Annotated[int, Field(ge=-1, le=64)] = 4  # crops that near are in one group
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _spans(self) -> "MosaicParams":
+        for name in ("rows", "columns", "cell", "gap", "margin"):
+            least, most = getattr(self, name)
+            floor = {"rows": 1, "columns": 1, "cell": 8}.get(name, 0)
+            if not floor <= least <= most:
+                raise ValueError(f"{name}: [{least}, {most}]: write [least, most], the least {floor} or more")
+        return self
+
+
 class SourceParams(Section):
     """One entry of fetch.sources: exactly one kind, and what holds for all its pictures."""
 
@@ -97,6 +128,7 @@ class SourceParams(Section):
     coco: CocoParams | None = None
     voc: VocParams | None = None
     yolo: YoloParams | None = None
+    mosaic: MosaicParams | None = None
     label: Text | None = None  # for all its pictures and boxes, whatever they were called
     split: Split | None = None  # pins all its pictures
     limit: Count | None = None  # so many of its pictures, a fixed draw
@@ -113,6 +145,8 @@ class SourceParams(Section):
             )
         if self.label is not None and self.open_images is not None and self.open_images.negatives is not None:
             raise ValueError("label: would name the negatives as well; make them a source of their own")
+        if self.mosaic is not None and self.group_by is not None:
+            raise ValueError("group_by: the scenes of a mosaic have their groups; take it out")
         return self
 
     def kinds(self) -> list[str]:
@@ -120,7 +154,7 @@ class SourceParams(Section):
         return [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
 
 
-SOURCE_KINDS = ("folder", "table", "open_images", "stanford_dogs", "coco", "voc", "yolo")
+SOURCE_KINDS = ("folder", "table", "open_images", "stanford_dogs", "coco", "voc", "yolo", "mosaic")
 
 
 class DownloadParams(Section):

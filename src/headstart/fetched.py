@@ -36,16 +36,18 @@ def write_table(path: Path, columns: tuple[str, ...], rows: Sequence[object]) ->
     files.write_text(path, buffer.getvalue())
 
 
-def manifest(stored: list[Stored]) -> coco.Manifest:
-    """The manifest: numbers follow the order of the sources, so the same pictures give the same bytes."""
-    wanted = [item.wanted for item in stored]
-    names = {picture.label for picture in wanted if picture.label is not None}
-    categories = coco.categories(names | {box.label for picture in wanted for box in picture.boxes})
+def manifest(stored: list[Stored], *, labels: bool = True) -> coco.Manifest:
+    """The manifest: numbers follow the order of the sources, so the same pictures give the same bytes.
+
+    Pictures have their label with `labels` alone; for a detector the boxes have them.
+    """
+    names = {item.wanted.label for item in stored if labels and item.wanted.label is not None}
+    categories = coco.categories(names | {label for item in stored for label, _, _ in item.placed.boxes})
     number_of = {category.name: category.id for category in categories}
     images: list[coco.Image] = []
     annotations: list[coco.Annotation] = []
     for number, item in enumerate(stored, start=1):
-        images.append(_image(number, item))
+        images.append(_image(number, item, item.wanted.label if labels else None))
         for label, bbox, crowd in item.placed.boxes:
             annotation = coco.Annotation(
                 id=len(annotations) + 1,
@@ -59,7 +61,7 @@ def manifest(stored: list[Stored]) -> coco.Manifest:
     return coco.Manifest(images=tuple(images), annotations=tuple(annotations), categories=categories)
 
 
-def _image(number: int, item: Stored) -> coco.Image:
+def _image(number: int, item: Stored, label: str | None) -> coco.Image:
     return coco.Image(
         id=number,
         file_name=item.file_name,
@@ -67,7 +69,7 @@ def _image(number: int, item: Stored) -> coco.Image:
         height=item.height,
         sha256=item.sha256,
         source=item.wanted.source,
-        label=item.wanted.label,
+        label=label,
         split=item.wanted.split,
         group=item.wanted.group,
         license=item.wanted.license,
@@ -76,21 +78,25 @@ def _image(number: int, item: Stored) -> coco.Image:
     )
 
 
-def metrics(stored: list[Stored], failed: list[Failed]) -> dict[str, int]:
-    """Flat numbers for DVC and MLflow: how many of each."""
+def metrics(stored: list[Stored], failed: list[Failed], *, labels: bool = True) -> dict[str, int]:
+    """Flat numbers for DVC and MLflow: how many of each; `label.` counts pictures, or without `labels` boxes."""
     lost = Counter(item.kind for item in failed if not item.ignored)
     changes = Counter(change for item in stored for change in item.changes)
-    labels = Counter(item.wanted.label for item in stored if item.wanted.label is not None)
+    if labels:
+        counts = Counter(item.wanted.label for item in stored if item.wanted.label is not None)
+    else:
+        counts = Counter(label for item in stored for label, _, _ in item.placed.boxes)
     return {
         "pictures": len(stored),
         "failed": lost.total(),
         "ignored": len(failed) - lost.total(),
         "identical": len(stored) - len({item.sha256 for item in stored}),
         "converted": sum(bool(item.changes) for item in stored),
+        **({} if labels else {"background": sum(not item.placed.boxes for item in stored)}),
         "boxes": sum(len(item.placed.boxes) for item in stored),
         "boxes_clipped": sum(item.placed.clipped for item in stored),
         "boxes_dropped": sum(len(item.placed.dropped) for item in stored),
-        **{f"label.{label}": count for label, count in sorted(labels.items())},
+        **{f"label.{label}": count for label, count in sorted(counts.items())},
         **{f"converted.{change}": count for change, count in sorted(changes.items())},
         **{f"failed.{kind}": count for kind, count in sorted(lost.items())},
     }
@@ -103,7 +109,11 @@ def summary(metrics: dict[str, int]) -> str:
         parts = [f"{key.partition('.')[2]} {count:,}" for key, count in metrics.items() if key.startswith(f"{name}.")]
         return f" ({', '.join(parts)})" if parts else ""
 
-    line = f"fetch: {metrics['pictures']:,} pictures{of('label')}, {metrics['boxes']:,} boxes"
+    line = f"fetch: {metrics['pictures']:,} pictures"
+    if "background" in metrics:
+        line += f" ({metrics['background']:,} of them background), {metrics['boxes']:,} boxes{of('label')}"
+    else:
+        line += f"{of('label')}, {metrics['boxes']:,} boxes"
     line += f"; {metrics['converted']:,} converted{of('converted')}; {metrics['identical']:,} identical to another"
     if metrics["failed"] or metrics["ignored"]:
         line += (

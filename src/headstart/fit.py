@@ -33,6 +33,10 @@ class Best:
     epochs: int
     scores: Scores
 
+    def row(self) -> dict[str, float]:
+        """As metrics.json has it."""
+        return {"best_epoch": self.epoch, "epochs": self.epochs, **self.scores}
+
 
 def fit(
     network: nn.Module,
@@ -95,9 +99,8 @@ def fit(
                 )
             row = run.end_epoch(validate, params.lr * schedule(run.epoch * steps - 1, steps, params))
             print(
-                f"  epoch {row['epoch']:>3}/{params.epochs}  train loss {row['train_loss']:.4f}"
-                f"  val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}"
-                f"  {time.perf_counter() - begin:.1f} s",
+                f"  epoch {len(run.rows):>3}/{params.epochs}  train loss {row['train_loss']:.4f}"
+                f"  {_words(run.scores)}  {time.perf_counter() - begin:.1f} s",
                 flush=True,
             )
             write_text(history, _csv(run.rows))
@@ -105,9 +108,8 @@ def fit(
         print(f"  no better val loss for {params.patience} epochs: stopped")
     network.load_state_dict(run.kept)
     network.eval()
-    kept, scores = run.best.epoch, run.best.scores
-    print(f"  kept epoch {kept}: val loss {scores['val_loss']:.4f}, val accuracy {scores['val_accuracy']:.4f}")
-    return Best(kept, len(run.rows), scores)
+    print(f"  kept epoch {run.best.epoch}: {_words(run.best.scores)}")
+    return Best(run.best.epoch, len(run.rows), run.best.scores)
 
 
 class _Run:
@@ -122,6 +124,7 @@ class _Run:
         self._total = self._count = 0.0
         self.rows: list[dict[str, float]] = []
         self.best = Best(0, 0, {})
+        self.scores: Scores = {}  # of the last epoch
         self.kept: dict[str, Tensor] = {}
 
     def keep(self, best: Best) -> None:
@@ -145,7 +148,7 @@ class _Run:
         """Score the averaged weights, keep them if they are the best; the epoch's row of history.csv."""
         self._network.eval()
         current = _swap(self._trained, self._average)
-        scores = validate()
+        self.scores = scores = validate()
         self.rows.append({"epoch": self.epoch, "lr": rate, "train_loss": self._total / self._count, **scores})
         if scores["val_loss"] < self.best.scores["val_loss"]:
             self.keep(Best(self.epoch, self.epoch, scores))
@@ -187,6 +190,10 @@ def _not_finite(
         f"params.yaml: {what.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {run.epoch}, "
         f"batch {run.step + 1} of {steps} ({shown}); give a lower rate"
     )
+
+
+def _words(scores: Scores) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
 
 
 def schedule(step: int, steps: int, params: FitParams) -> float:

@@ -1,6 +1,6 @@
 """What trains and what stays: the trunk's blocks, counted from the input as timm counts them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -64,13 +64,14 @@ def depth_of(blocks: list[Block], freeze_depth: int) -> int:
     return len(blocks) if freeze_depth == -1 else freeze_depth
 
 
-def freeze(trunk: nn.Module, blocks: list[Block], depth: int) -> set[str]:
+def freeze(trunk: nn.Module, blocks: list[Block], depth: int, idle: Collection[str] = ()) -> set[str]:
     """Let the parameters of the first `depth` blocks have no gradient, and the others have one.
 
+    `idle` are parameters that nothing depends on; they are frozen as well.
     Returns the names of all that is frozen. A bias that folding has made goes with its convolution's weight.
     """
-    known = {name for block in blocks for name in block.parameters}
-    frozen = {name for block in blocks[:depth] for name in block.parameters}
+    frozen = {name for block in blocks[:depth] for name in block.parameters} | set(idle)
+    known = {name for block in blocks for name in block.parameters} | frozen
     for name, parameter in trunk.named_parameters():
         owner = name if name in known else f"{name.rpartition('.')[0]}.weight"
         if owner in frozen:
@@ -99,8 +100,8 @@ def _frozen(module: nn.Module) -> Iterator[nn.Module]:
         yield from _frozen(child)
 
 
-def table(blocks: list[Block], depth: int, head: nn.Module) -> list[tuple[str, str, int, str]]:
-    """Rows (number, name, parameters, frozen or trains), the head last."""
-    head_size = sum(parameter.numel() for parameter in head.parameters())
+def table(network: nn.Module, blocks: list[Block], depth: int) -> list[tuple[str, str, int, str]]:
+    """Rows (number, name, parameters, frozen or trains), what stands on the trunk last."""
     rows = [(str(b.number), b.name, b.size, "frozen" if b.number < depth else "trains") for b in blocks]
-    return [*rows, ("", "head", head_size, "trains")]
+    above = [(name, module) for name, module in network.named_children() if name != "trunk"]
+    return [*rows, *(("", name, sum(p.numel() for p in module.parameters()), "trains") for name, module in above)]

@@ -55,14 +55,28 @@ def thumbnail(path: Path) -> bytes:
     Raises:
         UserError: there is no such file.
     """
+    small = opened(path)
+    small.thumbnail((_SIDE, _SIDE))
+    return jpeg(small)
+
+
+def opened(path: Path) -> PIL.Image.Image:
+    """A picture file, decoded, in colour.
+
+    Raises:
+        UserError: there is no such file.
+    """
     try:
         with PIL.Image.open(path) as picture:
-            small = picture.convert("RGB")
+            return picture.convert("RGB")
     except FileNotFoundError:
         raise missing_file(path, "the pictures come from fetch: dvc repro") from None
-    small.thumbnail((_SIDE, _SIDE))
+
+
+def jpeg(picture: PIL.Image.Image) -> bytes:
+    """A picture as a JPEG of a size fit for a page."""
     buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=85)
+    picture.save(buffer, format="JPEG", quality=85)
     return buffer.getvalue()
 
 
@@ -70,7 +84,7 @@ def write(folder: Path, mistakes: Sequence[Mistake]) -> None:
     """Thumbnails whose names say what went wrong, and mistakes.csv with the same for programs."""
     rows = []
     for rank, mistake in enumerate(mistakes, start=1):
-        said = _slug(f"{mistake.image.label} called {mistake.predicted}")
+        said = slug(f"{mistake.image.label} called {mistake.predicted}")
         name = f"{rank:03d}-{said}-{mistake.confidence:.3f}.jpg"
         write_bytes(folder / name, mistake.jpeg)
         rows.append(
@@ -80,6 +94,6 @@ def write(folder: Path, mistakes: Sequence[Mistake]) -> None:
     write_text(folder / "mistakes.csv", table(header, rows))
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """Text as part of a file name on any system."""
     return re.sub(r"[^\w]+", "-", text).strip("-")[:80]

@@ -1,31 +1,44 @@
-"""What fine-tuning shows the network, epoch after epoch: pictures changed anew, or kept activations."""
+"""What a classifier is shown while it is fine-tuned: pictures changed anew every epoch, or kept activations."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from headstart import augment, coco, pixels
+from headstart import changes, classify, coco, pixels
 from headstart.batches import floats, normalise, outputs, row_outputs
 from headstart.classify import Classifier
 from headstart.coco import Image
 from headstart.compute import Compute
 from headstart.cut import cut
 from headstart.embed import Trunk, activations
+from headstart.fit import Batch, Scores
 from headstart.modelfile import Card
 from headstart.params import Params
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """`network` takes what `inputs` gives for rows of the training set in an epoch; `val` is what it says of val."""
+    """What one fit needs to know of its pictures.
 
-    network: Classifier
-    inputs: Callable[[Tensor, int], Tensor]
-    val: Callable[[], Tensor]
+    Attributes:
+        network: takes the inputs of a batch.
+        names: the pictures' files, one a row.
+        facts: what the batches depend on besides the rows and the epoch; plain values, a checkpoint's key.
+        batch: rows of the training set, epoch -> inputs and targets.
+        loss: (what the network says, targets) -> scalar.
+        validate: scores of the network as it is, val_loss among them.
+    """
+
+    network: nn.Module
+    names: Sequence[str]
+    facts: object
+    batch: Callable[[Tensor, int], Batch]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    validate: Callable[[], Scores]
 
 
 def fresh(network: Classifier, params: Params, card: Card, compute: Compute, root: Path) -> Lessons:
@@ -35,13 +48,13 @@ def fresh(network: Classifier, params: Params, card: Card, compute: Compute, roo
 
     def inputs(rows: Tensor, epoch: int) -> Tensor:
         pictures = floats(seen[rows.numpy()], compute.device)
-        drawn = [augment.draw(params.augment, params.seed, train[row].sha256, f"epoch {epoch}") for row in rows]
-        return normalise(augment.apply_batch(pictures, drawn), card.input)
+        drawn = [changes.draw(params.augment, params.seed, train[row].sha256, f"epoch {epoch}") for row in rows]
+        return normalise(changes.apply_batch(pictures, drawn), card.input)
 
-    return Lessons(network, inputs, lambda: outputs(network, held, card.input, compute))
+    return _lessons(network, inputs, lambda: outputs(network, held, card.input, compute), (train, val), params, card)
 
 
-def cached(network: Classifier, frozen: set[str], trunk: Trunk, params: Params) -> Lessons:
+def cached(network: Classifier, frozen: set[str], trunk: Trunk, params: Params, card: Card) -> Lessons:
     """The frozen blocks ran once on originals and stored copies; what is above them runs on what they said.
 
     A picture shows itself and its copies in turn, one an epoch, beginning anywhere.
@@ -57,7 +70,32 @@ def cached(network: Classifier, frozen: set[str], trunk: Trunk, params: Params) 
         shown = (views[row][(_first(params.seed, train[row]) + epoch) % len(views[row])] for row in rows)
         return torch.stack([rows_of[image.sha256] for image in shown]).to(trunk.compute.device)
 
-    return Lessons(upper, inputs, lambda: row_outputs(upper, held, trunk.compute))
+    return _lessons(upper, inputs, lambda: row_outputs(upper, held, trunk.compute), (train, val), params, card)
+
+
+def _lessons(
+    network: Classifier,
+    inputs: Callable[[Tensor, int], Tensor],
+    val: Callable[[], Tensor],
+    images: tuple[tuple[Image, ...], tuple[Image, ...]],
+    params: Params,
+    card: Card,
+) -> Lessons:
+    section = params.fine_tune
+    targets, val_targets = (classify.targets(some, card.labels) for some in images)
+    balance = classify.class_weights(targets, len(card.labels), section)
+
+    def batch(rows: Tensor, epoch: int) -> Batch:
+        seen = inputs(rows, epoch)
+        return seen, targets[rows].to(seen.device)
+
+    def loss(logits: Tensor, wanted: Tensor) -> Tensor:
+        return classify.loss(logits, wanted, balance, section.label_smoothing)
+
+    names = [image.file_name for image in images[0]]
+    facts = [[(image.sha256, image.label) for image in some] for some in images]
+    known = [facts, params.augment.model_dump(), params.seed]
+    return Lessons(network, names, known, batch, loss, lambda: classify.score(val(), val_targets))
 
 
 def _views(originals: tuple[Image, ...], stored: tuple[Image, ...]) -> list[list[Image]]:

@@ -27,6 +27,8 @@ class Card(BaseModel):
     features: int
     head: HeadParams
     input: Input
+    detector: str = ""  # of task detect
+    pyramid: int = 0  # channels of its maps
 
 
 # safetensors writes several metadata keys in random order; one key keeps the bytes of equal models equal.

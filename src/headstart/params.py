@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from headstart.errors import UserError
 from headstart.fetch_params import FetchParams
 from headstart.section import SPLITS, Count, Fraction, Positive, Section, Split
 
 __all__ = ["SPLITS", "FetchParams", "Params", "Section", "Split", "explain", "load"]
+
+
+DETECTORS = ("fcos", "retinanet")
 
 
 class TrackingParams(Section):
@@ -37,7 +40,18 @@ class ModelParams(Section):
     weights: str  # bundled | hub | none | path of a .safetensors, .pth or .pt file
     image_size: Annotated[int, Field(ge=16, le=2048)]
     resize: Literal["squash", "crop"] = "squash"
-    head: HeadParams = HeadParams()
+    head: HeadParams = HeadParams()  # of a classifier
+    detector: str = ""  # of a detector: one of DETECTORS
+    pyramid: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # channels of a detector's feature pyramid
+
+    @field_validator("detector")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name and name not in DETECTORS:
+            near = difflib.get_close_matches(name, DETECTORS, n=2, cutoff=0.3)
+            known = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DETECTORS)}"
+            raise ValueError(f"no such detector; {known}")
+        return name
 
 
 class SplitParams(Section):
@@ -70,6 +84,7 @@ class AugmentParams(Section):
     saturation: Fraction = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     noise: Fraction = 0.0
+    mosaic: Fraction = 0.0  # of a detector: how often four pictures make one
 
 
 class FitParams(Section):
@@ -131,7 +146,7 @@ class ExportParams(Section):
 class Params(Section):
     """All of params.yaml."""
 
-    task: Literal["classify"]
+    task: Literal["classify", "detect"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     launcher: str = ""
     tracking: TrackingParams = TrackingParams()
@@ -144,6 +159,22 @@ class Params(Section):
     fine_tune: FineTuneParams
     evaluate: EvaluateParams
     export: ExportParams
+
+    @model_validator(mode="after")
+    def _task_has_its_model(self) -> "Params":
+        if self.task == "classify" and (self.model.detector or self.augment.mosaic):
+            raise ValueError("model.detector and augment.mosaic are for task: detect; take them out, or set the task")
+        if self.task == "detect":
+            if not self.model.detector:
+                raise ValueError(f"model.detector is missing; give one of {', '.join(DETECTORS)}")
+            if self.fine_tune.cache_frozen:
+                raise ValueError("fine_tune.cache_frozen is for task: classify; give false")
+            for name, section in (("train_head", self.train_head), ("fine_tune", self.fine_tune)):
+                if section.label_smoothing or section.class_weights != "none":
+                    raise ValueError(
+                        f"{name}.label_smoothing and class_weights are for task: classify; give 0 and none"
+                    )
+        return self
 
 
 class _Loader(yaml.SafeLoader):

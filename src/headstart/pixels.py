@@ -14,6 +14,7 @@ from headstart import pool
 from headstart.coco import Image
 
 Pixels = npt.NDArray[np.uint8]
+Corners = npt.NDArray[np.float32]  # (b, 4): xmin, ymin, xmax, ymax
 
 FILTERS = {
     "nearest": Pillow.Resampling.NEAREST,
@@ -53,13 +54,40 @@ def fit(picture: Pillow.Image, wanted: Input) -> Pixels:
         picture = picture.convert("RGB")
     if wanted.resize == "squash":
         return _rgb(picture.resize((size, size), how))
-    edge = int(size / wanted.crop)  # torchvision's Resize and CenterCrop, rounding included
-    width, height = picture.size
-    short, long = min(width, height), max(width, height)
-    longer = int(edge * long / short)
-    picture = picture.resize((edge, longer) if width <= height else (longer, edge), how)
-    left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
-    return _rgb(picture.crop((left, top, left + size, top + size)))
+    whole, (left, top) = _cropped(*picture.size, wanted)
+    return _rgb(picture.resize(whole, how).crop((left, top, left + size, top + size)))
+
+
+def _cropped(width: int, height: int, wanted: Input) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size that `crop` gives a picture, and where in that the network's part begins."""
+    edge = int(wanted.size / wanted.crop)  # torchvision's Resize and CenterCrop, rounding included
+    longer = int(edge * max(width, height) / min(width, height))
+    whole = (edge, longer) if width <= height else (longer, edge)
+    left, top = (round((side - wanted.size) / 2) for side in whole)
+    return whole, (left, top)
+
+
+def to_input(boxes: Corners, width: int, height: int, wanted: Input) -> Corners:
+    """Corners (b, 4) in pixels of a picture of this size -> in pixels of the network's input, cut at its edges."""
+    scale, offset = _frame(width, height, wanted)
+    found: Corners = (boxes * scale - offset).clip(0, wanted.size).astype(np.float32)
+    return found
+
+
+def from_input(boxes: Corners, width: int, height: int, wanted: Input) -> Corners:
+    """The way back: corners (b, 4) in pixels of the network's input -> of the picture, cut at its edges."""
+    scale, offset = _frame(width, height, wanted)
+    found: Corners = ((boxes + offset) / scale).clip(0, [width, height, width, height]).astype(np.float32)
+    return found
+
+
+def _frame(width: int, height: int, wanted: Input) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scale and offset of x, y, x, y."""
+    whole, start = ((wanted.size, wanted.size), (0, 0))
+    if wanted.resize != "squash":
+        whole, start = _cropped(width, height, wanted)
+    scale = np.array([whole[0] / width, whole[1] / height] * 2)
+    return scale, np.array([*start, *start], np.float64)
 
 
 def _rgb(picture: Pillow.Image) -> Pixels:

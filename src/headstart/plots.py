@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from headstart.calibration import Answers, Floats
+from headstart.calibration import Answers, Floats, Ints
 from headstart.curves import History, calibration_bins, precision_recall, roc
+from headstart.draw import shorten
 
 _NUMBERED = 40  # up to so many classes each cell of the confusion matrix shows its count
 
@@ -45,20 +46,24 @@ def plots(
     if all(len(x) for pair in curves.values() for x, _ in pair):
         whom = f"of “{names[1]}”" if len(names) == 2 else "mean over the classes"
         rocs = {name: pair[0] for name, pair in curves.items()}
-        made["roc"] = _lines(
+        made["roc"] = lines(
             f"ROC curve, {whom}", rocs, "share of the others wrongly called it", "share of them found", (0, 1)
         )
         recalls = {name: pair[1] for name, pair in curves.items()}
-        made["precision-recall"] = _lines(
+        made["precision-recall"] = lines(
             f"Precision and recall, {whom}", recalls, "recall: share of them found", "precision: share of calls right"
         )
+    return made | training_curves(histories)
+
+
+def training_curves(histories: Mapping[str, History]) -> dict[str, Plot]:
+    """A figure for each training phase, with losses on the same scale."""
     top = max((max(*h.train_loss, *h.val_loss) for h in histories.values()), default=1.0)
-    for stage, history in histories.items():
-        made[f"curves-{stage}"] = _training(stage, history, top)
-    return made
+    return {f"curves-{stage}": _training(stage, history, top) for stage, history in histories.items()}
 
 
-def _plot(title: str, alt: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Plot:
+def plot(title: str, alt: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Plot:
+    """A figure of `size` inches, drawn in the light colours; the dark version is the same lines in other colours."""
     light = _svg(size, draw)
     dark = dict(zip(LIGHT, DARK, strict=True))
     recoloured = re.sub(r"((?:fill|stroke): )(#\w{6})", lambda found: found[1] + dark[found[2]], light)
@@ -90,12 +95,20 @@ def _svg(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
 
 def confusion(answers: Answers, names: Sequence[str]) -> Plot:
     """Counts by true and predicted class; the colour is the share of the true class."""
-    counts, classes = answers.confusion, len(names)
+    counts = answers.confusion
+    right, wrong = int(np.trace(counts)), int(counts.sum() - np.trace(counts))
+    alt = f"Confusion matrix: {right} of {int(counts.sum())} pictures on the diagonal, {wrong} off it."
+    return matrix("Confusion matrix of the fine-tuned model", alt, counts, names)
+
+
+def matrix(title: str, alt: str, counts: Ints, names: Sequence[str]) -> Plot:
+    """Counts by what it is (rows) and what was said (columns); the colour is the share of the row."""
+    classes = len(names)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = classes <= _NUMBERED
     side = max(2.6, (0.27 if numbered else 0.16) * classes)
     size = 10 if classes <= 8 else 8 if numbered else 7
-    shown = [_short(name) for name in names]
+    shown = [shorten(name) for name in names]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot(aspect="equal", xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
@@ -112,14 +125,7 @@ def confusion(answers: Answers, names: Sequence[str]) -> Plot:
                 number = str(counts[row, column])
                 axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=size)
 
-    wrong = int(counts.sum() - np.trace(counts))
-    alt = f"Confusion matrix: {int(np.trace(counts))} of {int(counts.sum())} pictures on the diagonal, {wrong} off it."
-    return _plot("Confusion matrix of the fine-tuned model", alt, (side + 1.8, side + 1.2), draw)
-
-
-def _short(name: str) -> str:
-    """At most 24 characters of a label, with its end, where numbered labels differ."""
-    return name if len(name) <= 24 else f"{name[:14]}…{name[-9:]}"
+    return plot(title, alt, (side + 1.8, side + 1.2), draw)
 
 
 def reliability(answers: Answers) -> Plot:
@@ -140,50 +146,55 @@ def reliability(answers: Answers) -> Plot:
         "Reliability diagram: share of right answers against stated confidence, before and after calibration "
         f"(temperature {answers.temperature:.2f}). On the diagonal, confidence can be taken at its word."
     )
-    return _plot("Confidence and right answers", alt, (4.4, 4.6), draw)
+    return plot("Confidence and right answers", alt, (4.4, 4.6), draw)
 
 
-def _lines(
+def lines(
     title: str,
     series: Mapping[str, tuple[Floats, Floats]],
     x_label: str,
     y_label: str,
     diagonal: tuple[float, float] | None = None,
+    mark: tuple[str, float] | None = None,
 ) -> Plot:
+    """Two curves; `diagonal` is what guessing gives, `mark` a place on the x axis and what it is called."""
+
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         if diagonal:
             axes.plot(diagonal, diagonal, color=INK, linewidth=0.8, linestyle=":", label="guessing")
         for (name, (x, y)), style, colour in zip(series.items(), ("-", "--"), (FIRST, SECOND), strict=True):
             axes.plot(x, y, style, color=colour, label=name)
+        if mark:
+            axes.axvline(mark[1], color=INK, linewidth=0.8, linestyle=":", label=mark[0])
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="best")
 
     alt = f"{title}: {x_label} (across) against {y_label} (up), for {' and '.join(series)}."
-    return _plot(title, alt, (4.4, 4.0), draw)
+    return plot(title, alt, (4.4, 4.0), draw)
 
 
 def _training(stage: str, history: History, top: float) -> Plot:
-    """Loss and accuracy on the same scales for every phase, so that two figures side by side compare."""
+    """Loss and score on the same scales for every phase, so that two figures side by side compare."""
 
     def series(axes: Axes, values: Sequence[float], style: str, colour: str, label: str) -> None:
         axes.plot(history.epoch, values, style, color=colour, label=label, markersize=4)
 
     def draw(figure: Figure) -> None:
-        loss, accuracy, rate = figure.subplots(3, 1, height_ratios=[3, 3, 1.2], sharex=True)
+        loss, score, rate = figure.subplots(3, 1, height_ratios=[3, 3, 1.2], sharex=True)
         series(loss, history.train_loss, "s--", SECOND, "training")
         series(loss, history.val_loss, "o-", FIRST, "validation")
         loss.set(ylabel="loss", ylim=(0, top * 1.05))
         loss.legend(loc="best")
-        series(accuracy, history.val_accuracy, "o-", FIRST, "validation")
-        accuracy.set(ylabel="accuracy", ylim=(-0.02, 1.02))
+        series(score, history.val_score, "o-", FIRST, "validation")
+        score.set(ylabel=history.score, ylim=(-0.02, 1.02))
         series(rate, history.lr, "-", INK, "learning rate")
         rate.set(ylabel="rate", xlabel="epoch", ylim=(0, None))
         rate.xaxis.get_major_locator().set_params(integer=True)
 
-    best = max(history.val_accuracy)
+    best = max(history.val_score)
     alt = (
         f"Training curves of {stage}, {len(history.epoch)} epochs: validation loss from {history.val_loss[0]:.3f} "
-        f"to {history.val_loss[-1]:.3f}, best validation accuracy {best:.3f}."
+        f"to {history.val_loss[-1]:.3f}, best validation {history.score} {best:.3f}."
     )
-    return _plot(f"Phase {stage}", alt, (4.4, 5.4), draw)
+    return plot(f"Phase {stage}", alt, (4.4, 5.4), draw)

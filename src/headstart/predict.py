@@ -1,29 +1,59 @@
-"""Pictures -> labels and probabilities, by the exported model. onnxruntime only: torch is not imported."""
+"""Pictures -> labels and probabilities, or boxes, by the exported model. onnxruntime only: torch is not imported."""
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
-from headstart.door import MAX_PIXELS, PictureError, upright
+from headstart.door import MAX_PIXELS, PictureError, admit, upright
+from headstart.draw import Corners, Mark, draw
 from headstart.errors import UserError, missing_file
-from headstart.pixels import Input, Pixels, fit
+from headstart.files import write_bytes
+from headstart.pixels import Input, Pixels, fit, from_input
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A box that a detector found: corners in pixels of the upright picture, and its confidence."""
+
+    label: str
+    score: float
+    corners: Corners
+
+
+class Boxes(NamedTuple):
+    """What a detector gives: corners (n, k, 4) in pixels of the input, scores (n, k), falling, labels (n, k).
+
+    A score of 0 is no box.
+    """
+
+    boxes: Floats
+    scores: Floats
+    labels: Ints
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """What the model says of one picture: probabilities in the order of the labels; or why it could not be read."""
+    """What the model says of one picture: probabilities in the order of the labels; or why it could not be read.
+
+    Of a detector `boxes`, the surest first, and no probabilities; of a classifier `boxes` is None.
+    """
 
     path: Path
     probabilities: dict[str, float]
     error: str = ""
+    boxes: tuple[Seen, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -32,7 +62,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Look:
     """A picture as the network sees it, (size, size, 3), and the size of the upright original."""
 
     pixels: Pixels
@@ -40,7 +70,7 @@ class Seen:
     height: int
 
 
-def look(data: bytes, wanted: Input, max_pixels: int = MAX_PIXELS) -> Seen:
+def look(data: bytes, wanted: Input, max_pixels: int = MAX_PIXELS) -> Look:
     """A picture file's bytes, through the door and in the network's size.
 
     Raises:
@@ -48,7 +78,26 @@ def look(data: bytes, wanted: Input, max_pixels: int = MAX_PIXELS) -> Seen:
     """
     with upright(data, max_pixels) as picture:
         width, height = picture.size
-        return Seen(fit(picture, wanted), width, height)
+        return Look(fit(picture, wanted), width, height)
+
+
+def as_row(found: Prediction) -> dict[str, Any]:
+    """A prediction for programs."""
+    row: dict[str, Any] = {"image": str(found.path)}
+    if found.boxes is None:
+        return row | {"label": found.label, "probabilities": found.probabilities, "error": found.error}
+    boxes = [{"label": box.label, "score": box.score, "box": list(box.corners)} for box in found.boxes]
+    return row | {"boxes": boxes, "error": found.error}
+
+
+def as_words(found: Prediction) -> str:
+    """A prediction for people."""
+    if found.error:
+        return f"not read: {found.error}"
+    if found.boxes is None:
+        return f"{found.label} {found.probabilities[found.label]:.3f}"
+    boxes = (f"{box.label} {box.score:.3f} at {', '.join(f'{c:.0f}' for c in box.corners)}" for box in found.boxes)
+    return "; ".join(boxes) or "nothing found"
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -69,7 +118,13 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 class Model:
-    """The exported model: pixels in, probabilities out."""
+    """The exported model: pixels in, probabilities or boxes out.
+
+    Attributes:
+        labels: their names.
+        input: what a picture must become.
+        threshold: confidence from which a detector's box is believed; None: the model is a classifier.
+    """
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime
@@ -79,6 +134,7 @@ class Model:
         about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels: list[str] = about["labels"]
         self.input = Input.model_validate(about["input"])
+        self.threshold: float | None = about.get("threshold")
         options = onnxruntime.SessionOptions()
         # Threads that spin while they wait take the cores from those that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -86,16 +142,21 @@ class Model:
 
     def probabilities(self, pixels: Pixels) -> Floats:
         """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""
-        return self._run("probabilities", pixels)
+        (found,) = self._run(["probabilities"], pixels)
+        return found
 
     def logits(self, pixels: Pixels) -> Floats:
         """Raw logits (n, labels) of pixels (n, size, size, 3)."""
-        return self._run("logits", pixels)
+        (found,) = self._run(["logits"], pixels)
+        return found
 
-    def _run(self, output: str, pixels: Pixels) -> Floats:
-        (found,) = self._session.run([output], {"pixels": pixels})
-        array: Floats = found
-        return array
+    def boxes(self, pixels: Pixels) -> Boxes:
+        """A detector's answer to pixels (n, size, size, 3)."""
+        return Boxes(*self._run(Boxes._fields, pixels))
+
+    def _run(self, outputs: Sequence[str], pixels: Pixels) -> list[npt.NDArray[Any]]:
+        found: list[npt.NDArray[Any]] = self._session.run(list(outputs), {"pixels": pixels})
+        return found
 
     def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
         """One prediction a picture, in order; a picture that cannot be read carries its reason."""
@@ -103,7 +164,44 @@ class Model:
             try:
                 seen = look(path.read_bytes(), self.input)
             except (PictureError, OSError) as error:
-                yield Prediction(path, {}, str(error))
+                yield Prediction(path, {}, str(error), None if self.threshold is None else ())
+                continue
+            if self.threshold is not None:
+                yield Prediction(path, {}, boxes=self._seen(seen.pixels, (seen.width, seen.height), self.threshold))
                 continue
             row = self.probabilities(seen.pixels[None])[0]
             yield Prediction(path, dict(zip(self.labels, map(float, row), strict=True)))
+
+    def _seen(self, pixels: Pixels, size: tuple[int, int], threshold: float) -> tuple[Seen, ...]:
+        """The boxes that are believed, in pixels of a picture of this size (width, height)."""
+        found = self.boxes(pixels[None])
+        kept = found.scores[0] >= threshold
+        corners = from_input(found.boxes[0][kept], *size, self.input).tolist()
+        rows = zip(corners, found.scores[0][kept].tolist(), found.labels[0][kept].tolist(), strict=True)
+        return tuple(Seen(self.labels[label], score, (x1, y1, x2, y2)) for (x1, y1, x2, y2), score, label in rows)
+
+
+def draw_boxes(predictions: Sequence[Prediction], out: Path) -> list[Path]:
+    """Write each picture with its boxes to the folder `out`, as JPEG under the picture's name; the files written.
+
+    A picture that could not be read is left out. Of two pictures of one name the second gets a number.
+
+    Raises:
+        UserError: the model is no detector, or `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--draw {out}: a file of that name is there; name a folder")
+    written: list[Path] = []
+    for one in predictions:
+        if one.error:
+            continue
+        if one.boxes is None:
+            raise UserError("--draw: the model is a classifier and finds no boxes; leave --draw out")
+        with Pillow.open(io.BytesIO(admit(one.path.read_bytes()).data)) as picture:
+            drawn = draw(picture, [Mark(box.corners, f"{box.label} {box.score:.2f}") for box in one.boxes])
+        buffer = io.BytesIO()
+        drawn.save(buffer, "JPEG", quality=92)
+        same = sum(path.stem.rpartition("~")[0] == one.path.stem or path.stem == one.path.stem for path in written)
+        written.append(out / (f"{one.path.stem}~{same + 1}.jpg" if same else f"{one.path.stem}.jpg"))
+        write_bytes(written[-1], buffer.getvalue())
+    return written

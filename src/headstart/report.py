@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jinja2
 import numpy as np
 
-from headstart.calibration import Answers
+from headstart.calibration import Answers, Ints
 from headstart.gallery import Mistake
 from headstart.plots import Plot
 from headstart.scores import Estimate, Evaluation, Scores
@@ -33,7 +33,7 @@ class ReportFacts:
 
     title: str
     settings: Mapping[str, str]  # what it was trained with: backbone, weights, image size, seed …
-    counts: Mapping[str, Mapping[str, int]]  # split -> label -> pictures
+    counts: Mapping[str, Mapping[str, int]]  # split -> label -> pictures, or boxes of a detector
     sources: Mapping[str, int]  # source -> pictures
     licenses: Mapping[str, int]  # licence -> pictures
     duplicates: Mapping[str, int]  # kind of duplicate -> pictures found
@@ -53,6 +53,25 @@ def render(
     sources: Sequence[LabelSources] = (),
 ) -> str:
     """The page as HTML; `answers` are the fine-tuned model's. No date and no machine in it: same input, same bytes."""
+    return page(
+        "report.html.j2",
+        facts,
+        counts=counts_table(facts.counts),
+        tuned=evaluation.fine_tuned,
+        verdict=verdict(evaluation, answers, labels),
+        figures=figure_rows(evaluation),
+        classes=class_table(evaluation.fine_tuned),
+        confused=commonest(answers.confusion, labels, "pictures"),
+        sources=sources,
+        calibration=calibration(evaluation.fine_tuned.temperature),
+        plots=plots,
+        mistakes=mistakes,
+        wrong=int(len(answers.labels) - answers.correct.sum()),
+    )
+
+
+def page(template: str, facts: ReportFacts, **values: object) -> str:
+    """A page of our templates: the frame and what its sections take."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("headstart"),
         autoescape=True,  # a label may hold HTML
@@ -61,26 +80,13 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "cell": cell, "data_uri": data_uri}
-    return environment.get_template("report.html.j2").render(
-        facts=facts,
-        tuned=evaluation.fine_tuned,
-        verdict=verdict(evaluation, answers, labels),
-        figures=figure_rows(evaluation),
-        classes=class_table(evaluation.fine_tuned),
-        confused=confused_table(answers, labels),
-        counts=counts_table(facts.counts),
-        listed=[
-            _listing("Where the pictures come from", "source", facts.sources),
-            _listing("Their licences", "licence", facts.licenses),
-            _listing("Duplicates found", "kind", facts.duplicates),
-        ],
-        sources=sources,
-        calibration=calibration(evaluation.fine_tuned.temperature),
-        plots=plots,
-        mistakes=mistakes,
-        wrong=int(len(answers.labels) - answers.correct.sum()),
-    )
+    environment.filters |= {"percent": percent, "cell": cell, "data_uri": data_uri, "plain": plain}
+    listed = [
+        _listing("Where the pictures come from", "source", facts.sources),
+        _listing("Their licences", "licence", facts.licenses),
+        _listing("Duplicates found", "kind", facts.duplicates),
+    ]
+    return environment.get_template(template).render(facts=facts, listed=listed, **values)
 
 
 def percent(value: float) -> str:
@@ -93,7 +99,8 @@ def cell(value: Cell) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
+    """A figure that is no share: three digits."""
     return f"{value:.3f}"
 
 
@@ -106,8 +113,8 @@ def data_uri(data: bytes, kind: str) -> str:
 _FIGURES: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
     ("accuracy", "Accuracy", "share of the test pictures answered right", percent),
     ("balanced_accuracy", "Balanced accuracy", "the same, where every label counts equally, rare or common", percent),
-    ("roc_auc", "ROC AUC", "chance that a picture of a label is ranked above one of another: 0.5 is guessing", _plain),
-    ("log_loss", "Log loss", "penalty for doubt and for confident mistakes: 0 is perfect", _plain),
+    ("roc_auc", "ROC AUC", "chance that a picture of a label is ranked above one of another: 0.5 is guessing", plain),
+    ("log_loss", "Log loss", "penalty for doubt and for confident mistakes: 0 is perfect", plain),
     ("ece", "Calibration error (ECE)", "gap between stated confidence and share of right answers, as trained", percent),
     (
         "ece_calibrated",
@@ -125,21 +132,24 @@ def figure_rows(evaluation: Evaluation) -> list[dict[str, str]]:
     for key, name, meaning, write in _FIGURES:
         row = {"name": name, "meaning": meaning}
         for model, figures in models.items():
-            row[model], row[f"{model}_interval"] = _written(figures[key], write)
+            row[model], row[f"{model}_interval"] = written(figures[key], write)
         rows.append(row)
     return rows
 
 
-def _written(estimate: Estimate, write: Callable[[float], str]) -> tuple[str, str]:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+def written(estimate: Estimate, write: Callable[[float], str]) -> tuple[str, str]:
+    """A figure and its interval, or a dash and why there is none. A figure without interval has nothing there."""
+    if estimate.value is None:
         return "–", estimate.absent
+    if estimate.low is None or estimate.high is None:
+        return write(estimate.value), ""
     return write(estimate.value), f"{write(estimate.low)} to {write(estimate.high)}"
 
 
 def verdict(evaluation: Evaluation, answers: Answers, labels: Sequence[str]) -> list[str]:
     """What a newcomer should take away, in sentences."""
     tuned = evaluation.fine_tuned
-    value, interval = _written(tuned.accuracy, percent)
+    value, interval = written(tuned.accuracy, percent)
     common = np.bincount(answers.labels, minlength=len(labels))
     pictures = "1 test picture" if tuned.pictures == 1 else f"{tuned.pictures} test pictures"
     sentences = [
@@ -147,7 +157,7 @@ def verdict(evaluation: Evaluation, answers: Answers, labels: Sequence[str]) -> 
         f"On pictures of the same kind its true share probably lies between {interval.replace(' to ', ' and ')} "
         "(95\N{NO-BREAK SPACE}% interval: another sample of pictures would give a somewhat different figure).",
         f"Always answering “{labels[int(common.argmax())]}” would be right on {percent(common.max() / common.sum())}.",
-        _gain(evaluation.difference),
+        gain(evaluation.difference, "accuracy"),
     ]
     if answers.correct.all():
         most = 1 - 0.05 ** (1 / tuned.pictures)
@@ -158,7 +168,8 @@ def verdict(evaluation: Evaluation, answers: Answers, labels: Sequence[str]) -> 
     return sentences
 
 
-def _gain(difference: Estimate) -> str:
+def gain(difference: Estimate, figure: str) -> str:
+    """What fine-tuning did to a figure, and whether the test can tell."""
     assert difference.value is not None
     assert difference.low is not None
     assert difference.high is not None
@@ -172,7 +183,7 @@ def _gain(difference: Estimate) -> str:
     else:
         judgement = "the interval holds 0, so this test cannot tell whether fine-tuning helped."
     return (
-        f"Against the head alone, on the same pictures, fine-tuning changed accuracy by {points[0]} points "
+        f"Against the head alone, on the same pictures, fine-tuning changed {figure} by {points[0]} points "
         f"({points[1]} to {points[2]}): {judgement}"
     )
 
@@ -201,15 +212,15 @@ def class_table(scores: Scores) -> Table:
     )
 
 
-def confused_table(answers: Answers, labels: Sequence[str]) -> Table:
-    """The commonest kinds of mistake, most frequent first."""
-    counts = answers.confusion.copy()
+def commonest(confusion: Ints, labels: Sequence[str], what: str) -> Table:
+    """The commonest kinds of mistake, most frequent first; `what` is counted, pictures or boxes."""
+    counts = confusion.copy()
     total = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     worst = [divmod(int(i), len(labels)) for i in np.argsort(-counts, axis=None, kind="stable")[:_PAIRS]]
     return Table(
         "The commonest mistakes",
-        ("it really is", "the model said", "pictures", "of that label"),
+        ("it really is", "the model said", what, "of that label"),
         tuple(
             (labels[a], labels[b], int(counts[a, b]), percent(counts[a, b] / total[a]))
             for a, b in worst
@@ -218,12 +229,12 @@ def confused_table(answers: Answers, labels: Sequence[str]) -> Table:
     )
 
 
-def counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
-    """Pictures by label and split, with totals."""
+def counts_table(counts: Mapping[str, Mapping[str, int]], what: str = "Pictures") -> Table:
+    """Pictures (or boxes) by label and split, with totals."""
     labels = sorted({label for split in counts.values() for label in split})
     rows: list[tuple[Cell, ...]] = [(label, *(split.get(label, 0) for split in counts.values())) for label in labels]
     rows.append(("all", *(sum(split.values()) for split in counts.values())))
-    return Table("Pictures by label and split", ("label", *counts), tuple(rows))
+    return Table(f"{what} by label and split", ("label", *counts), tuple(rows))
 
 
 def _listing(caption: str, kind: str, counts: Mapping[str, int]) -> Table:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from headstart import classify, coco, modelfile
+from headstart import box_lessons, classify, coco, detect, modelfile, weights
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compute import prepare
@@ -18,6 +18,7 @@ from headstart.fit import Batch, Scores, fit, order, steps_of
 from headstart.modelfile import Card
 from headstart.params import ModelParams, Params
 from headstart.pixels import Input
+from headstart.tune import Plan, tune
 
 
 def train_head(params: Params, root: Path) -> None:
@@ -25,14 +26,15 @@ def train_head(params: Params, root: Path) -> None:
 
     Of fine_tune it only looks at what to keep for it as the pictures pass; no result depends on that.
     """
+    if params.task == "detect":
+        _detector(params, root)
+        return
     compute = prepare(params.train, params.seed)
     train, val = coco.read(root / "stages/augment/train.json"), coco.read(root / "stages/split/val.json")
-    card, pretrained = _start(params.model, train.labels(), root)
+    card, pretrained = _start("classify", params.model, train.labels(), root)
 
     def build() -> nn.Module:
-        from headstart.weights import trunk
-
-        network = trunk(card.backbone)
+        network = weights.trunk(card.backbone)
         network.load_state_dict(pretrained)
         _try_size(network, card)
         return network
@@ -45,7 +47,7 @@ def train_head(params: Params, root: Path) -> None:
     torch.manual_seed(params.seed)
     head = classify.make_head(card.features, len(card.labels), card.head)
     section = params.train_head
-    weights = classify.class_weights(targets, len(card.labels), section)
+    balance = classify.class_weights(targets, len(card.labels), section)
 
     def rows_of(epoch: int) -> Sequence[Tensor]:
         return order(len(features), section.batch_size, params.seed, epoch)
@@ -68,7 +70,7 @@ def train_head(params: Params, root: Path) -> None:
         [Group(list(head.parameters()))],
         batches=batches,
         steps=steps_of(len(features), section.batch_size),
-        loss=lambda logits, wanted: classify.loss(logits, wanted, weights, section.label_smoothing),
+        loss=lambda logits, wanted: classify.loss(logits, wanted, balance, section.label_smoothing),
         validate=validate,
         params=section,
         history=root / "stages/train-head/history.csv",
@@ -79,10 +81,35 @@ def train_head(params: Params, root: Path) -> None:
     tensors = {f"trunk.{name}": tensor for name, tensor in pretrained.items()}
     tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     modelfile.save(root / "stages/train-head/model.safetensors", tensors, card)
-    write_json(
-        root / "stages/train-head/metrics.json", {"best_epoch": best.epoch, "epochs": best.epochs, **best.scores}
-    )
+    write_json(root / "stages/train-head/metrics.json", best.row())
     checkpoints.clear()
+
+
+def _detector(params: Params, root: Path) -> None:
+    """The same for a detector: pyramid and head on the frozen trunk."""
+    compute = prepare(params.train, params.seed)
+    labels = coco.read(root / "stages/augment/train.json").labels()
+    card, pretrained = _start("detect", params.model, labels, root)
+    _try_size(weights.trunk(card.backbone), card)
+    torch.manual_seed(params.seed)
+    network = detect.start(pretrained, card)
+    blocks, idle = detect.blocks(network)
+    out = root / "stages/train-head"
+    tuned = tune(
+        network,
+        {name: tensor.clone() for name, tensor in network.state_dict().items()},
+        Plan(blocks, len(blocks), idle),
+        lambda _: box_lessons.stored(network, card, compute, root),
+        section=params.train_head,
+        card=card,
+        compute=compute,
+        seed=params.seed,
+        root=root,
+        what="train-head",
+    )
+    modelfile.save(out / "model.safetensors", tuned.tensors, card)
+    write_json(out / "metrics.json", tuned.best.row())
+    tuned.checkpoints.clear()
 
 
 @torch.no_grad()
@@ -99,7 +126,7 @@ def _try_size(trunk: nn.Module, card: Card) -> None:
         ) from None
 
 
-def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor]]:
+def _start(task: str, model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dict[str, Tensor]]:
     """The card of the model to be, and the pretrained trunk's tensors."""
     folder = root / "stages/weights"
     if not (folder / "weights.json").is_file():
@@ -107,11 +134,13 @@ def _start(model: ModelParams, labels: list[str], root: Path) -> tuple[Card, dic
     about = read_json(folder / "weights.json")
     wanted = Input(**{**about["input"], "size": model.image_size}, resize=model.resize)
     card = Card(
-        task="classify",
+        task=task,
         backbone=model.backbone,
         labels=tuple(labels),
         features=about["features"],
         head=model.head,
         input=wanted,
+        detector=model.detector,
+        pyramid=model.pyramid if model.detector else 0,
     )
     return card, load_file(folder / "pretrained.safetensors")

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from headstart.pool import cores
-from headstart.predict import Model, Seen, look
+from headstart.predict import Look, Model, look
 from headstart.serve.schema import Answer, Found
 
 In = TypeVar("In")
@@ -21,10 +21,10 @@ BATCH = 8  # pictures at most in one pass: more are no faster on a CPU, and the 
 class Network(Protocol):
     """A model that can be served. Both methods are called from threads, `answer` from one at a time."""
 
-    def look(self, data: bytes, max_pixels: int) -> Seen:
+    def look(self, data: bytes, max_pixels: int) -> Look:
         """A picture file's bytes as the network sees them; PictureError where they are no picture."""
 
-    def answer(self, seen: Sequence[Seen]) -> list[Found]:
+    def answer(self, seen: Sequence[Look]) -> list[Found]:
         """One answer a picture."""
 
 
@@ -34,10 +34,10 @@ class Classifier:
     def __init__(self, folder: Path) -> None:
         self._model = Model(folder)
 
-    def look(self, data: bytes, max_pixels: int) -> Seen:
+    def look(self, data: bytes, max_pixels: int) -> Look:
         return look(data, self._model.input, max_pixels)
 
-    def answer(self, seen: Sequence[Seen]) -> list[Found]:
+    def answer(self, seen: Sequence[Look]) -> list[Found]:
         rows = self._model.probabilities(np.stack([one.pixels for one in seen]))
         return [Found(probabilities=dict(zip(self._model.labels, map(float, row), strict=True))) for row in rows]
 
@@ -99,7 +99,7 @@ class Engine:
     def __init__(self, network: Network, *, max_pixels: int, batch: int = BATCH) -> None:
         self._network, self._max_pixels = network, max_pixels
         self._decoders = ThreadPoolExecutor(cores(), "decode")
-        self._model: Batcher[Seen, Found] = Batcher(network.answer, batch)
+        self._model: Batcher[Look, Found] = Batcher(network.answer, batch)
 
     async def answer(self, name: str, data: bytes) -> Answer:
         """What the model says of a picture file's bytes.

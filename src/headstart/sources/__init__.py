@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from headstart.errors import UserError
 from headstart.fetch_params import DownloadParams, FetchParams, SourceParams
-from headstart.sources import coco, folder, open_images, stanford_dogs, table, voc, yolo
+from headstart.sources import coco, folder, mosaic, open_images, stanford_dogs, table, voc, yolo
 from headstart.sources.wanted import Box, Failed, Local, Remote, Wanted
 
 __all__ = ["Box", "Failed", "Local", "Remote", "Wanted", "collect"]
@@ -28,7 +28,10 @@ def collect(params: FetchParams, root: Path, *, detect: bool = False) -> list[Wa
     found: list[Wanted | Failed] = []
     for number, source in enumerate(params.sources):
         try:
-            found += _options(source, list(_of_kind(source, root, params.downloads, detect=detect)))
+            its = list(_of_kind(source, root, params.downloads, detect=detect))
+            if detect:
+                its = with_boxes(its)
+            found += _options(source, its)
         except UserError as error:
             raise UserError(f"params.yaml: fetch.sources.{number}: {error}") from None
     return found
@@ -40,7 +43,7 @@ def _of_kind(source: SourceParams, root: Path, downloads: DownloadParams, *, det
     if source.folder is not None:
         found = folder.wanted(source.folder, root, any_label=any_label)
     elif source.table is not None:
-        found = table.wanted(source.table, root, any_label=any_label, group_by=source.group_by)
+        found = table.wanted(source.table, root, any_label=any_label, group_by=source.group_by, detect=detect)
     elif source.open_images is not None:
         found = open_images.wanted(source.open_images, downloads, detect=detect)
     elif source.stanford_dogs is not None:
@@ -51,7 +54,31 @@ def _of_kind(source: SourceParams, root: Path, downloads: DownloadParams, *, det
         found = voc.wanted(source.voc, root)
     elif source.yolo is not None:
         found = yolo.wanted(source.yolo, root)
+    elif source.mosaic is not None:
+        found = mosaic.wanted(source.mosaic, root)
     return found
+
+
+def with_boxes(found: list[Wanted | Failed]) -> list[Wanted | Failed]:
+    """For a detector: what has a label and no box is no background, and cannot be learned from either.
+
+    Raises:
+        UserError: that holds for all pictures of the source.
+    """
+    pictures = [item for item in found if isinstance(item, Wanted)]
+    bare = [item for item in pictures if item.label is not None and not item.boxes]
+    if bare and len(bare) == len(pictures):
+        raise UserError(
+            f"{bare[0].source}: labels but no boxes, and `task: detect` needs boxes; name a source that has them "
+            "(coco, voc, yolo, or a table with xmin, ymin, xmax, ymax), or set `task: classify`"
+        )
+    reason = "labelled {!r}, but without a box: draw it, or leave the label out if the picture is background"
+    return [
+        Failed(item.source, item.location, "no_box", reason.format(item.label))
+        if isinstance(item, Wanted) and item.label is not None and not item.boxes
+        else item
+        for item in found
+    ]
 
 
 def _options(source: SourceParams, found: list[Wanted | Failed]) -> list[Wanted | Failed]:

@@ -15,7 +15,9 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Row = tuple[int, dict[str, str]]  # line in the file, and the cells by column
 
 
-def wanted(table: str, root: Path, *, any_label: bool, group_by: str | None) -> Iterator[Wanted | Failed]:
+def wanted(
+    table: str, root: Path, *, any_label: bool, group_by: str | None, detect: bool = False
+) -> Iterator[Wanted | Failed]:
     """Every picture of a table, in the order in which the table first names it.
 
     `image` is a path relative to the table's own folder, or `package:NAME/path/in/it` for a file of an installed
@@ -28,6 +30,7 @@ def wanted(table: str, root: Path, *, any_label: bool, group_by: str | None) -> 
         any_label: the source sets a label for all its pictures, so the table needs none.
         group_by: a column whose value becomes the group (if there is no such column, `sources` reads it as a
             regular expression).
+        detect: a row without a label and without a box is a picture of background.
 
     Raises:
         UserError: the table is missing, empty, lacks a column, or has a wrong value; the line names its row.
@@ -44,7 +47,8 @@ def wanted(table: str, root: Path, *, any_label: bool, group_by: str | None) -> 
     group = group_by if group_by in columns else "group"
     by_image: dict[str, list[Row]] = {}
     for line, row in rows:
-        _check(table, line, row, needed)
+        background = detect and corners and not any(row[column] for column in corners)
+        _check(table, line, row, ["image"] if background else needed)
         by_image.setdefault(row["image"], []).append((line, row))
     for image, its_rows in by_image.items():
         yield _picture(table, path.parent, image, its_rows, group, any_label=any_label)
@@ -97,7 +101,7 @@ def _picture(table: str, folder: Path, image: str, rows: list[Row], group: str, 
         location=image,
         source=source,
         content=Remote(image) if is_remote(image) else Local(_locate(table, folder, image)),
-        label=labels.pop() if len(labels) == 1 else None,
+        label=(labels.pop() or None) if len(labels) == 1 else None,
         split=_split(splits.pop()),
         group=groups.pop() or None,
         boxes=boxes,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.section import Split
+from headstart.sources.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Wanted:
     Attributes:
         location: what the user knows it by: a path, a URL, `package:…`.
         source: kind and place, such as `folder:data/hike`.
-        content: where the bytes are.
+        content: where the bytes are, or what they are made of.
         frame: width and height that the boxes are measured against: `(1, 1)` for fractions, the annotation's own
             picture size, or None for pixels of the upright picture.
         stored_frame: the boxes are in the frame of the stored pixels; else `frame` tells, or they are upright.
@@ -58,7 +59,7 @@ class Wanted:
 
     location: str
     source: str
-    content: Local | Remote
+    content: Local | Remote | Scene
     label: str | None = None
     split: Split | None = None
     group: str | None = None

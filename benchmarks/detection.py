@@ -1,0 +1,215 @@
+"""What a detector's recipe costs and gives, and how fast it trains beside torchvision's own loop.
+
+    python benchmarks/detection.py [--recipe raccoon] [--data FOLDER] [--seeds 0 1 2] [--steps 20] [--twice]
+
+FOLDER is copied to data/ of each fresh clone (raccoon: the folder that holds images/ and annotations/); without it the
+clone pulls the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures with
+their intervals. For the first seed also (--twice) whether a second clone trains the same model, and, with the same
+network, pictures and machine, pictures a second of our step and of torchvision's loop as its reference scripts have it
+(each file decoded every time, fp32, pictures one by one), taken in turns. --steps 0 leaves that out.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TRAINING = ("train-head", "fine-tune")
+
+
+def main() -> None:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="raccoon")
+    parser.add_argument("--data", type=Path, help="an annotated set, copied to data/<its name>")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=20, help="of each loop, for the throughput")
+    parser.add_argument("--twice", action="store_true", help="train the first seed in a second clone and compare")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
+        folders = [clone(Path(scratch) / f"seed-{seed}", args.recipe, seed, args.data) for seed in args.seeds]
+        found = [
+            trained(folder, f"{args.recipe} seed {seed}") for folder, seed in zip(folders, args.seeds, strict=True)
+        ]
+        for name in ("AP50", "AP") if found else ():
+            values = [each[name] for each in found]
+            low, high = min(values), max(values)
+            print(f"test {name}: mean {statistics.fmean(values):.4f}, {low:.4f} to {high:.4f}, n = {len(values)}")
+        if args.twice:
+            other = clone(Path(scratch) / "again", args.recipe, args.seeds[0], args.data)
+            trained(other, "again")
+            for stage in TRAINING:
+                one, two = (each / f"stages/{stage}/model.safetensors" for each in (folders[0], other))
+                print(f"two clones: {stage} {'same' if one.read_bytes() == two.read_bytes() else 'DIFFERS'}")
+        if args.steps:
+            folder = folders[0] if folders else clone(Path(scratch) / "speed", args.recipe, 0, args.data)
+            if not folders:
+                run(folder, "fetch", "weights", "split", "augment")
+            throughput(folder, args.steps)
+
+
+def clone(folder: Path, recipe: str, seed: int, data: Path | None) -> Path:
+    """A fresh clone of HEAD with the recipe, a seed and its data."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    params = yaml.safe_load((folder / f"recipes/{recipe}.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump(params | {"seed": seed}, sort_keys=False))
+    if data:
+        shutil.copytree(data, folder / "data" / data.name)
+    else:
+        subprocess.run(["dvc", "pull", "-q", "data"], cwd=folder, env=environment(folder), check=True)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """This environment's programs, the clone's code, and no tracking server but the clone's own file."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    quiet = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return quiet | {"PATH": path, "PYTHONPATH": str(folder / "src")}
+
+
+def run(folder: Path, *stages: str) -> float:
+    """Run stages with the clone's own code; wall seconds."""
+    begin = time.perf_counter()
+    for stage in stages:
+        done = subprocess.run(
+            ["headstart", stage], cwd=folder, env=environment(folder), text=True, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+    return time.perf_counter() - begin
+
+
+def trained(folder: Path, what: str) -> dict[str, float]:
+    """All stages up to the exam: print seconds and figures, and give the figures back."""
+    run(folder, "fetch", "weights", "split", "augment")
+    seconds = {stage: run(folder, stage) for stage in TRAINING}
+    run(folder, "evaluate")
+    test: dict[str, float] = json.loads((folder / "stages/evaluate/metrics.json").read_text())["test"]
+    figures = ", ".join(
+        f"{name} {test[name]:.4f} ({test[f'{name}_low']:.4f} to {test[f'{name}_high']:.4f})" for name in ("AP50", "AP")
+    )
+    parts = " + ".join(f"{stage} {took:.0f} s" for stage, took in seconds.items())
+    print(f"{what}: {parts} = {sum(seconds.values()):.0f} s; test {figures}, {test['pictures']} pictures", flush=True)
+    return test
+
+
+def throughput(folder: Path, steps: int) -> None:
+    """Pictures a second of a training step, the trunk trained too: ours, and torchvision's loop."""
+    import torch
+
+    from headstart import box_lessons, coco, detect, params, train_head
+    from headstart.compute import Compute, prepare
+    from headstart.depthwise import quick_depthwise
+    from headstart.fold import fold
+    from headstart.tune import Autocast
+
+    os.chdir(folder)
+    loaded = params.load(Path("params.yaml"))
+    manifest = coco.read(Path("stages/split/train.json"))
+    card, pretrained = train_head._start("detect", loaded.model, manifest.labels(), folder)
+    batch = loaded.fine_tune.batch_size
+    threads = torch.get_num_threads()
+
+    plain = detect.start(pretrained, card)
+    theirs = reference(plain, manifest, batch, folder)
+
+    compute: Compute = prepare(loaded.train, loaded.seed)
+    network = detect.start(pretrained, card)
+    network.trunk, _ = fold(network.trunk, card.input.size)
+    quick_depthwise(network.trunk)
+    compute.place(network)
+    shown = box_lessons.fresh(network, loaded, card, compute, folder)
+    quick = Autocast(network, network.trunk, compute, "fixed").train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    order = torch.arange(len(shown.names)).split(batch)
+
+    def ours(step: int) -> None:
+        inputs, targets = shown.batch(order[step % (len(order) - 1)], 1)
+        optimizer.zero_grad()
+        torch.autograd.backward(shown.loss(quick(inputs), targets))
+        optimizer.step()
+
+    seconds = in_turns([ours, theirs], steps)
+    speed = [batch / statistics.median(each) for each in seconds]
+    print(
+        f"{compute.name()}, {threads} threads, batch {batch}, {card.input.size} px, median of {steps} steps: ours "
+        f"{speed[0]:.2f} pictures/s, torchvision's loop {speed[1]:.2f}, ratio {speed[0] / speed[1]:.2f}"
+    )
+
+
+def in_turns(loops: list[Callable[[int], None]], steps: int) -> list[list[float]]:
+    """Seconds of each step of each loop; the first two steps of each are not counted."""
+    seconds: list[list[float]] = [[] for _ in loops]
+    for step in range(steps + 2):
+        for loop, own in zip(loops, seconds, strict=True):
+            begin = time.perf_counter()
+            loop(step)
+            own.append(time.perf_counter() - begin)
+    return [own[2:] for own in seconds]
+
+
+def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[int], None]:
+    """A step of torchvision's references/detection with the same backbone, pyramid and head in torchvision's model."""
+    import torch
+    from PIL import Image
+    from torch import nn
+    from torchvision.models.detection import FCOS, RetinaNet
+    from torchvision.transforms import functional
+
+    class Backbone(nn.Module):
+        out_channels = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, pictures: Any) -> dict[str, Any]:
+            return {str(number): each for number, each in enumerate(self.inner.maps(pictures))}
+
+    made = FCOS if inner.kind.__name__.endswith("fcos") else RetinaNet
+    anchors = inner.kind.make_anchors([8 << level for level in range(len(inner.counts))])
+    network = made(
+        Backbone(),
+        num_classes=len(manifest.categories),
+        head=inner.head,
+        anchor_generator=anchors,
+        min_size=inner.size,
+        max_size=inner.size,
+    )
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    boxes: dict[int, list[Any]] = {image.id: [] for image in manifest.images}
+    for annotation in manifest.annotations:
+        boxes[annotation.image_id].append(annotation)
+
+    def one(number: int) -> tuple[Any, dict[str, Any]]:
+        image = manifest.images[number % len(manifest.images)]
+        picture = functional.to_tensor(Image.open(folder / image.file_name).convert("RGB"))
+        corners = torch.tensor([a.bbox for a in boxes[image.id]], dtype=torch.float32).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        labels = torch.tensor([a.category_id - 1 for a in boxes[image.id]], dtype=torch.int64)
+        return picture, {"boxes": corners, "labels": labels}
+
+    def step(number: int) -> None:
+        pictures, targets = zip(*(one(number * batch + each) for each in range(batch)), strict=True)
+        losses = network(list(pictures), list(targets))
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Task `detect`: trunk -> feature pyramid -> detector's head. A task is a module: build, loss, predict, score."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from headstart import fcos, freeze, nms, retinanet
+from headstart.coco import Annotation, Image, Manifest
+from headstart.compute import trial_pictures
+from headstart.detections import Detection
+from headstart.errors import UserError
+from headstart.freeze import Block
+from headstart.matches import match
+from headstart.modelfile import Card
+from headstart.pixels import Input, from_input, to_input
+
+STRIDES = (8, 16, 32)  # of the trunk's maps that the pyramid stands on
+LEAST = 0.05  # a score below is no box
+HEADS: dict[str, ModuleType] = {"fcos": fcos, "retinanet": retinanet}
+
+
+class Detector(nn.Module):
+    """Normalised pictures (n, 3, s, s) -> what the head says of each place (n, places, values).
+
+    Attributes:
+        levels: which of the trunk's maps, in timm's numbering, the pyramid stands on.
+        anchors: corners (places, 4) in pixels, the same for every picture, since all have one size.
+        counts: places of each of the pyramid's levels.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, trunk: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.kind, self.size = HEADS[card.detector], card.input.size
+        self.trunk = trunk.eval()
+        self.levels, channels = _levels(trunk, card)
+        width = card.pyramid
+        self.pyramid = FeaturePyramidNetwork(channels, width, LastLevelP6P7(width, width))
+        self.head = self.kind.make_head(width, len(card.labels))
+        with torch.no_grad():
+            maps = self.maps(torch.zeros(1, 3, self.size, self.size))
+        strides = [STRIDES[0] << level for level in range(len(maps))]
+        sizes = ImageList(torch.zeros(1, 3, self.size, self.size), [(self.size, self.size)])
+        (anchors,) = self.kind.make_anchors(strides)(sizes, maps)
+        self.register_buffer("anchors", anchors, persistent=False)
+        shapes = len(anchors) // sum(each.shape[2] * each.shape[3] for each in maps)
+        self.counts = [each.shape[2] * each.shape[3] * shapes for each in maps]
+
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """The pyramid's maps, the finest first."""
+        below = trunk_maps(self.trunk, pictures, self.levels)
+        named = OrderedDict((str(number), each) for number, each in enumerate(below))
+        return list(self.pyramid(named).values())
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        said: Tensor = self.kind.answers(self.head, self.maps(pictures))
+        return said
+
+
+def trunk_maps(trunk: nn.Module, pictures: Tensor, levels: Sequence[int] | None) -> list[Tensor]:
+    """The trunk's feature maps (n, c, h, w) of these levels; None: of all."""
+    found: list[Tensor] = trunk.forward_intermediates(  # type: ignore[operator]
+        pictures, indices=levels, stop_early=levels is not None, intermediates_only=True
+    )
+    return found
+
+
+def _levels(trunk: nn.Module, card: Card) -> tuple[list[int], list[int]]:
+    """Which of the trunk's maps have the strides wanted, the last of each, and how many channels.
+
+    Raises:
+        UserError: the backbone has no such maps.
+    """
+    side, maps = card.input.size, list[Tensor]()
+    if hasattr(trunk, "forward_intermediates"):
+        with torch.no_grad():
+            maps = trunk_maps(trunk, torch.zeros(1, 3, side, side), None)
+    at = {-(-side // stride): stride for stride in STRIDES}
+    last = {at[m.shape[-1]]: (n, m.shape[1]) for n, m in enumerate(maps) if m.ndim == 4 and m.shape[-1] in at}
+    if set(last) != set(STRIDES):
+        strides = ", ".join(map(str, STRIDES))
+        raise UserError(
+            f"params.yaml: model.backbone: {card.backbone!r}: a feature pyramid needs maps of strides {strides}, which "
+            f"it does not give at {side} px; choose another backbone, such as tf_efficientnet_lite0 or resnet50"
+        )
+    return [last[stride][0] for stride in STRIDES], [last[stride][1] for stride in STRIDES]
+
+
+def blocks(network: Detector) -> tuple[list[Block], frozenset[str]]:
+    """The trunk's blocks, and its parameters that no map depends on (a classifier's last convolution, say)."""
+    parameters = dict(network.trunk.named_parameters())
+    maps = trunk_maps(network.trunk, trial_pictures(network.size, 1), network.levels)
+    total = torch.stack([each.sum() for each in maps]).sum()
+    grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    idle = frozenset(name for name, grad in zip(parameters, grads, strict=True) if grad is None)
+    return [block for block in freeze.blocks(network.trunk) if not idle.issuperset(block.parameters)], idle
+
+
+def build(tensors: dict[str, Tensor], card: Card) -> Detector:
+    """The network of a model file, in eval mode."""
+    from headstart.weights import trunk
+
+    network = Detector(trunk(card.backbone), card)
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def start(pretrained: dict[str, Tensor], card: Card) -> Detector:
+    """A pretrained trunk under a pyramid and a head that know nothing yet."""
+    from headstart.weights import trunk
+
+    network = Detector(trunk(card.backbone), card)
+    network.trunk.load_state_dict(pretrained)
+    return network.eval()
+
+
+def targets(manifest: Manifest, wanted: Input) -> list[Tensor]:
+    """For each picture its boxes (m, 5): number of the label, corners in pixels of the input. Crowds are left out."""
+    number = {category.id: index for index, category in enumerate(sorted(manifest.categories, key=lambda c: c.id))}
+    boxes: dict[int, list[Annotation]] = {image.id: [] for image in manifest.images}
+    for annotation in manifest.annotations:
+        if not annotation.iscrowd:
+            boxes[annotation.image_id].append(annotation)
+
+    def of(image: Image) -> Tensor:
+        some = boxes[image.id]
+        found = torch.tensor([(number[a.category_id], *a.bbox) for a in some], dtype=torch.float32).reshape(-1, 5)
+        found[:, 3:] += found[:, 1:3]
+        found[:, 1:] = torch.from_numpy(to_input(found[:, 1:].numpy(), image.width, image.height, wanted))
+        sides = found[:, 3:] - found[:, 1:3]
+        return found[(sides > 0).all(1)]  # by `crop`, some lie outside
+
+    return [of(image) for image in manifest.images]
+
+
+def padded(targets: Sequence[Tensor]) -> Tensor:
+    """One tensor (n, m, 5) of all, filled up with label -1."""
+    rows = nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=-1)
+    return rows if rows.shape[1] else rows.new_full((len(rows), 1, 5), -1)
+
+
+def loss(network: Detector, said: Tensor, targets: Tensor) -> Tensor:
+    """The detector's own loss, a scalar, in fp32, whatever the network computed in. `targets` as `padded` gives."""
+    found: Tensor = network.kind.loss(said.float(), targets, network.anchors, network.counts)
+    return found
+
+
+def predict(network: Detector, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (n, k, 4) in pixels of the input, scores (n, k), falling, and labels (n, k); score 0: no box."""
+    boxes, scores = network.kind.decode(said.float(), network.anchors)
+    return nms.select(boxes.clamp(0, network.size), scores, network.kind.OVERLAP, LEAST)
+
+
+def detections(network: Detector, said: Tensor, manifest: Manifest, card: Card) -> list[Detection]:
+    """What was said of a manifest's pictures, as COCO results in their own pixels."""
+    numbers = [category.id for category in sorted(manifest.categories, key=lambda c: c.id)]
+    rows: list[Detection] = []
+    found = [predict(network, some) for some in torch.split(said.to(network.anchors.device), 16)]
+    boxes, scores, labels = (torch.cat(some).cpu().numpy() for some in zip(*found, strict=True))
+    for row, image in enumerate(manifest.images):
+        corners = from_input(boxes[row], image.width, image.height, card.input)
+        for (x1, y1, x2, y2), score, label in zip(corners.tolist(), scores[row], labels[row], strict=True):
+            if score > 0 and x2 > x1 and y2 > y1:
+                box = (x1, y1, x2 - x1, y2 - y1)
+                rows.append(Detection(image_id=image.id, category_id=numbers[label], bbox=box, score=float(score)))
+    return rows
+
+
+def score(
+    network: Detector, said: Tensor, targets: Sequence[Tensor], manifest: Manifest, card: Card
+) -> dict[str, float]:
+    """What one epoch is judged by: val_loss; val_AP and val_AP50 beside it (0 where there is nothing to find)."""
+    parts = [slice(start, start + 8) for start in range(0, len(said), 8)]
+    device = network.anchors.device
+    losses = [loss(network, said[p].to(device), padded(targets[p]).to(device)).item() for p in parts]
+    sizes = [len(said[p]) for p in parts]
+    stats = match(manifest, detections(network, said, manifest, card)).stats
+    return {
+        "val_loss": sum(a * b for a, b in zip(losses, sizes, strict=True)) / sum(sizes),
+        "val_AP": max(0.0, float(stats[0])),
+        "val_AP50": max(0.0, float(stats[1])),
+    }

@@ -1,0 +1,93 @@
+"""Boxes drawn: seen on any ground, told apart without colour, their labels within the picture or on paper beside it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.draw import LEAST, Mark, draw, shorten
+
+GROUNDS = ("#000000", "#ffffff", "#808080", "#0072b2", "#ffb000")
+
+
+def grey(picture: Image.Image) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+    return np.asarray(picture.convert("L"), np.int64)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("true", [False, True])
+def test_a_line_stands_out_from_any_ground_in_grey(ground: str, true: bool) -> None:
+    empty = Image.new("RGB", (500, 400), ground)
+    drawn = draw(empty, [Mark((100, 100, 300, 250), true=true)])
+    change = np.abs(grey(drawn) - grey(empty))
+    assert change[98:103, 110:290].max() > 70, "the upper side"
+    assert change[120:230, 120:280].max() == 0, "the inside stays as it is"
+
+
+def test_true_boxes_are_dashed_and_found_ones_are_not() -> None:
+    empty = Image.new("RGB", (500, 400), "#808080")
+    for true in (False, True):
+        drawn = draw(empty, [Mark((100, 100, 300, 250), true=true)])
+        side = np.abs(grey(drawn) - grey(empty))[100, 105:295] > 20
+        assert side.all() != true
+        assert 0.3 < side.mean() < 1 or not true
+
+
+def test_a_strong_box_is_thicker() -> None:
+    empty = Image.new("RGB", (500, 400))
+    thin, thick = (grey(draw(empty, [Mark((100, 100, 300, 250), strong=s)])) for s in (False, True))
+    assert (thick > 0).sum() > 1.4 * (thin > 0).sum()
+
+
+@pytest.mark.parametrize("corners", [(5, 5, 60, 30), (440, 370, 499, 399), (0, 0, 500, 400), (-20, -20, 30, 600)])
+@pytest.mark.parametrize("true", [False, True])
+def test_a_label_lies_within_the_picture(corners: tuple[float, float, float, float], true: bool) -> None:
+    empty = Image.new("RGB", (500, 400), "#808080")
+    with_label, without = (draw(empty, [Mark(corners, text, true)]) for text in ("raccoon 0.93", ""))
+    rows, columns = np.nonzero(np.asarray(with_label.convert("L")) != np.asarray(without.convert("L")))
+    assert with_label.size == (500, 400)
+    # The plate is whole: as wide and high in a corner as it is in the middle.
+    middle = np.asarray(draw(empty, [Mark((200, 200, 300, 250), "raccoon 0.93", true)]).convert("L"))
+    bare = np.asarray(draw(empty, [Mark((200, 200, 300, 250), "", true)]).convert("L"))
+    wanted = [np.ptp(side) for side in np.nonzero(middle != bare)]
+    assert [np.ptp(rows), np.ptp(columns)] == pytest.approx(wanted, abs=8)
+
+
+@pytest.mark.parametrize("size", [(1, 300), (6, 200), (300, 6), (400, 1), (1, 1)])
+def test_thin_flat_and_tiny_pictures_get_paper_for_their_labels(size: tuple[int, int]) -> None:
+    drawn = draw(Image.new("L", size), [Mark((0, 0, size[0], size[1]), "a label of the usual length 0.93")])
+    assert drawn.width >= 120
+    assert drawn.height >= 15
+    assert max(drawn.size) <= LEAST + 250
+    assert grey(drawn).max() == 255, "letters"
+
+
+def test_sizes() -> None:
+    for before, most, after in (((2000, 1000), 400, (400, 200)), ((2000, 1000), None, (2000, 1000))):
+        assert draw(Image.new("RGB", before), [], most).size == after
+    assert draw(Image.new("RGB", (100, 50)), []).size == (LEAST, LEAST // 2)
+    assert draw(Image.new("RGB", (100, 50)), [], 400).size == (400, 200)
+
+
+def test_labels_do_not_hide_each_other_and_the_first_one_wins() -> None:
+    empty = Image.new("RGB", (600, 500))
+    one = [Mark((100, 100, 200, 200), "first 0.9")]
+    crowd = draw(empty, one + [Mark((100 + n, 100, 200 + n, 200), f"other {n}") for n in range(40)])
+    alone = draw(empty, one)
+    place = (slice(80, 97), slice(102, 160))
+    assert np.array_equal(np.asarray(crowd)[place], np.asarray(alone)[place])
+
+
+def test_five_thousand_boxes_are_drawn_in_no_time() -> None:
+    marks = [Mark((n % 100 * 6, n // 100 * 8, n % 100 * 6 + 5, n // 100 * 8 + 7), f"cell {n}") for n in range(5000)]
+    assert draw(Image.new("RGB", (640, 480)), marks).size == (640, 480)
+
+
+def test_labels_in_other_scripts_have_letters() -> None:
+    """Not the box that stands for a letter which the font lacks."""
+    one, other = (np.asarray(draw(Image.new("RGB", (500, 400)), [Mark((9, 90, 99, 99), t)])) for t in ("Жук", "Жуж"))
+    assert not np.array_equal(one, other)
+
+
+def test_long_labels_keep_their_end() -> None:
+    assert shorten("a very long label of many words indeed") == "a very long la…ds indeed"
+    assert shorten("x" * 24) == "x" * 24
