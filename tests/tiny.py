@@ -77,8 +77,8 @@ DETECT: dict[str, Any] = {
     "model": {"detector": "fcos", "pyramid": 64, "image_size": 96, "head": {}},
     "fetch": {"sources": [{"coco": {"images": "data/images", "annotations": "data/boxes.json"}}]},
     "augment": {"mosaic": 0.5, "zoom": 0.1, "rotation": 0, "vertical_flip": 0},
-    "train_head": {"epochs": 6, "batch_size": 4},
-    "fine_tune": {"epochs": 2, "batch_size": 4, "lr": 0.002},
+    "train_head": {"epochs": 12, "batch_size": 4, "lr": 0.003},
+    "fine_tune": {"epochs": 2, "batch_size": 4, "lr": 0.001},
 }
 
 
