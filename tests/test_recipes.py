@@ -11,7 +11,7 @@ import yaml
 import tiny
 from clone import ALL, ROOT, Project, merged
 from headstart.params import Params, load
-from mirror import Mirror, serving
+from mirror import Mirror
 from pictures import encoded, put, table
 from tiny import texture
 from trees import OpenImages, stanford_dogs
@@ -54,15 +54,6 @@ def test_a_recipe_has_every_key(recipe: Path) -> None:
 
     assert set(keys(given)) == set(keys(whole))
     assert set(given["fetch"]) == set(whole["fetch"])
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    (tmp_path / "served").mkdir()
-    with serving(Mirror(tmp_path / "served")) as mirror:
-        yield mirror
 
 
 def jpeg(seed: int, label: int, size: tuple[int, int] = (80, 72)) -> bytes:

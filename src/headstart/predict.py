@@ -1,6 +1,5 @@
 """Pictures -> labels and probabilities, by the exported model. onnxruntime only: torch is not imported."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from headstart.door import MAX_PIXELS, PictureError, upright
 from headstart.errors import UserError, missing_file
+from headstart.files import read_json
 from headstart.pixels import Input, Pixels, fit
 
 Floats = npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class Model:
 
         if not (folder / "model.onnx").is_file() or not (folder / "labels.json").is_file():
             raise missing_file(folder / "model.onnx", "make it: dvc repro")
-        about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "labels.json")
         self.labels: list[str] = about["labels"]
         self.input = Input.model_validate(about["input"])
         options = onnxruntime.SessionOptions()
