@@ -132,7 +132,7 @@ def throughput(folder: Path, steps: int) -> None:
     shown = box_lessons.fresh(network, loaded, card, compute, folder)
     quick = Autocast(network, network.trunk, compute, "fixed").train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    order = torch.arange(len(shown.names)).split(batch)
+    order = torch.split(torch.arange(len(shown.names)), batch)
 
     def ours(step: int) -> None:
         inputs, targets = shown.batch(order[step % (len(order) - 1)], 1)

@@ -1,5 +1,6 @@
 """One tiny project, run once through all stages; tests that only look at it share it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 import tiny
 from headstart.params import Params
+from mirror import Mirror, serving
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # a failure is one for everybody
 settings.load_profile("repeatable")
@@ -62,6 +64,16 @@ def _run(root: Path, params: Params) -> Project:
         used[stage] = set()
         tiny.run(root, cast(Params, _Spy(params, "", used[stage])), stage)
     return Project(root, params, used)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A server on this machine for the folder `served`, and a download cache of its own."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    (tmp_path / "served").mkdir()
+    with serving(Mirror(tmp_path / "served")) as mirror:
+        yield mirror
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from headstart import door
+from headstart import door, jpeg
 from headstart.door import PictureError, admit, pil_set_up
 from pictures import ORIENTATION, decoded, difference, encoded, picture
 
@@ -200,11 +200,11 @@ def test_a_jpeg_passes_if_pil_decodes_all_of_it(
 
 @pytest.mark.parametrize("data", JPEGS)
 def test_a_whole_jpeg_is_judged_by_a_small_part(data: bytes) -> None:
-    skeleton = door._skeleton(data)
+    skeleton = jpeg.skeleton(data)
     assert skeleton is not None
     assert len(skeleton) < len(data) / 2
     assert decoded(skeleton).size == decoded(data).size
-    assert door._skeleton(data[:-2]) is None, "it ends before its end"
+    assert jpeg.skeleton(data[:-2]) is None, "it ends before its end"
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"RIFF"]))

@@ -20,18 +20,15 @@ from headstart.door import pil_set_up
 from headstart.errors import UserError
 from headstart.fetch import decodable
 from headstart.fetch_params import DownloadParams
-from mirror import Mirror, serving
+from mirror import Mirror
 from pictures import encoded, picture, put
 
 QUICK = DownloadParams(backoff=0.001, timeout=2)
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    (tmp_path / "served").mkdir()
-    with serving(Mirror(tmp_path / "served")) as mirror, pil_set_up():
+def mirror(mirror: Mirror) -> Iterator[Mirror]:
+    with pil_set_up():
         yield mirror
 
 

@@ -7,24 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from headstart.fetched import FOLDER
-from mirror import Mirror, serving
+from mirror import Mirror
 from pictures import encoded, fetched, picture, put, table
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    (tmp_path / "served").mkdir()
-    with serving(Mirror(tmp_path / "served")) as mirror:
-        yield mirror
 
 
 def test_a_list_of_links_as_a_search_leaves_it(mirror: Mirror, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from headstart.predict import Model
 from headstart.serve.about import about, examples
 from headstart.serve.app import create_app
 from headstart.serve.demo import ASSETS, demo
-from headstart.serve.engine import Classifier
+from headstart.serve.run import application
 from pictures import encoded, picture
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.INSTALL)
@@ -71,9 +71,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chromium
 
 @pytest.fixture(scope="module")
 def address(project: Project) -> Iterator[str]:
-    model = project.root / "stages/export"
-    found = examples(model)
-    with served(create_app(Classifier(model), about(model, found), found)) as address:
+    with served(application(project.root / "stages/export")) as address:
         yield address
 
 

@@ -12,7 +12,7 @@ import tiny
 from clone import ALL, ROOT, Project, merged
 from headstart.coco import Manifest
 from headstart.params import SPLITS, FetchParams, Params, SplitParams, load
-from mirror import Mirror, serving
+from mirror import Mirror
 from pictures import encoded, put, table
 from tiny import texture
 from trees import OpenImages, stanford_dogs
@@ -59,15 +59,6 @@ def test_a_recipe_has_every_key(recipe: Path) -> None:
     others = FOR_CLASSIFIERS if whole["task"] == "detect" else FOR_DETECTORS
     assert set(keys(given)) | others == set(keys(whole)) | others
     assert set(given["fetch"]) == set(whole["fetch"])
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    (tmp_path / "served").mkdir()
-    with serving(Mirror(tmp_path / "served")) as mirror:
-        yield mirror
 
 
 def jpeg(seed: int, label: int, size: tuple[int, int] = (80, 72)) -> bytes:

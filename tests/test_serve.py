@@ -25,9 +25,9 @@ from headstart.errors import UserError
 from headstart.predict import Model
 from headstart.serve.about import about, examples
 from headstart.serve.app import create_app
-from headstart.serve.engine import Batcher, Classifier
+from headstart.serve.engine import Batcher
 from headstart.serve.guard import Limits
-from headstart.serve.run import serve
+from headstart.serve.run import application, serve
 from pictures import encoded, picture
 
 PNG = encoded(picture())
@@ -39,9 +39,7 @@ def files(*pictures: bytes) -> list[tuple[str, tuple[str, bytes]]]:
 
 @pytest.fixture(scope="module")
 def client(project: Project) -> Iterator[TestClient]:
-    model = project.root / "stages/export"
-    found = examples(model)
-    with TestClient(create_app(Classifier(model), about(model, found), found)) as client:
+    with TestClient(application(project.root / "stages/export")) as client:
         yield client
 
 

@@ -94,7 +94,8 @@ def make_detect_params(**changes: Any) -> Params:
 def make_boxes(root: Path, count: int = 16) -> None:
     """data/images and data/boxes.json: a red or blue rectangle or two a picture, the last picture without any."""
     rng = np.random.default_rng(5)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     (root / "data/images").mkdir(parents=True, exist_ok=True)
     for number in range(count):
         pixels = rng.integers(90, 150, (80, 120, 3)).astype(np.uint8)

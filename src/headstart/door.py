@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from headstart.jpeg import skeleton
+
 # Only formats of pixels: PIL also opens EPS (through a PostScript interpreter), PSD, fonts and scientific grids.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 MAX_BYTES = 100_000_000
@@ -18,10 +19,6 @@ MAX_PIXELS = 100_000_000  # decoded, 300 MB: more than a camera makes, less than
 ORIENTATION = 0x0112
 # EXIF orientation that does the same as turning the picture counter-clockwise by these degrees.
 ORIENTATION_OF_ROTATION = {0: 1, 90: 8, 180: 3, 270: 6}
-# A JPEG's next marker: 0xFF, and what follows it neither in the coded data (0, restarts) nor as filling (0xFF).
-MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-END_OF_IMAGE = 0xD9
-SEGMENTS = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})  # those that have a length
 
 
 class PictureError(Exception):
@@ -179,28 +176,14 @@ def _load_skeleton(image: Image.Image, data: bytes) -> None:
     on to its end marker can be decoded if it can be without its coded data, which is nearly all of it. One that ends
     without, or has a segment that is not of every day, is decoded itself: every byte read, an eighth of its size made.
     """
-    skeleton = _skeleton(data) if image.format == "JPEG" else None
-    if skeleton is None:
+    bare_bytes = skeleton(data) if image.format == "JPEG" else None
+    if bare_bytes is None:
         image.draft(None, (1, 1))
         image.load()
         return
-    with _open(skeleton) as bare:
+    with _open(bare_bytes) as bare:
         bare.draft(None, (1, 1))
         bare.load()
-
-
-def _skeleton(data: bytes) -> bytes | None:
-    """The segments of a JPEG up to its end marker, without what is coded between them; None: there is no such end."""
-    kept, place = [data[:2]], 2
-    while found := MARKER.search(data, place):
-        marker, body = found[1][0], found.end()
-        if marker == END_OF_IMAGE:
-            return b"".join(kept) + found[0]
-        if marker not in SEGMENTS:
-            return None
-        place = body + int.from_bytes(data[body : body + 2], "big")
-        kept.append(data[found.start() : place])
-    return None
 
 
 def _exif_orientation(image: Image.Image) -> int:

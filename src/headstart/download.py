@@ -5,6 +5,7 @@ import os
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,14 +20,17 @@ from headstart.door import MAX_BYTES
 from headstart.errors import UserError
 from headstart.fetch_params import DownloadParams
 from headstart.files import write_json
+from headstart.pool import cores
 from headstart.progress import Bar
 from headstart.transfer import Client
 
 IN_MEMORY = 1_000_000  # bytes of a picture; a longer one goes to disk as it comes
+AT_ONCE = 500_000  # bytes of a JPEG; a longer one, and other formats, are checked in a thread
 IN_FLIGHT = 512  # downloads begun and not ended, most of them waiting for a slot or between two attempts
 LARGEST = 50_000_000_000  # bytes of a table or tar
 SLOWEST = 10  # a picture gets this many times the timeout altogether
 MEGABYTE = 1_000_000
+JPEG = b"\xff\xd8"
 
 
 def is_remote(url: str) -> bool:
@@ -48,7 +52,8 @@ def pictures(
     Args:
         urls: http and https addresses; repeated ones are asked for once.
         params: the section `fetch.downloads`.
-        check: called in a thread with each complete file's bytes; raises TransferError if it is not in order.
+        check: called with each complete file's bytes, in a thread if that takes long; raises TransferError if they
+            are not in order.
 
     Returns:
         For each URL the file in the cache, or why there is none.
@@ -65,13 +70,19 @@ async def _pictures(
 ) -> dict[str, Path | TransferError]:
     parts, begun = cache.parts(), asyncio.Semaphore(IN_FLIGHT)
     found: dict[str, Path | TransferError] = {}
-    with Bar("fetch: downloads", len(paths)) as bar:
+    with Bar("fetch: downloads", len(paths)) as bar, ThreadPoolExecutor(cores()) as threads:
         async with Client(params, MAX_BYTES, params.timeout * SLOWEST) as client, asyncio.TaskGroup() as group:
 
             async def one(number: int, url: str, path: Path) -> None:
-                def finish(body: Body) -> None:
+                def verify() -> None:
                     check(body.read())
                     body.move(path)
+
+                async def finish(body: Body) -> None:
+                    if body.size < AT_ONCE and body.read().startswith(JPEG):
+                        verify()  # half a millisecond: handing it over costs more
+                    else:
+                        await asyncio.get_running_loop().run_in_executor(threads, verify)
 
                 # Named for this task alone: two projects may want the same picture at the same time.
                 body = Body(parts / f"{os.getpid()}-{number}.part", IN_MEMORY)

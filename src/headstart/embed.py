@@ -13,7 +13,7 @@ from headstart import freeze, pixels, pool, rowcache
 from headstart.batches import BATCH, outputs, row_outputs
 from headstart.coco import Image
 from headstart.compute import Compute, trial_pictures
-from headstart.cut import cut
+from headstart.cut import Cut, cut
 from headstart.fold import fold
 from headstart.fuse import fuse
 from headstart.pixels import Input
@@ -53,10 +53,9 @@ def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
     found = rowcache.read(folder)
     lacking = _lacking(images, found)
     if lacking and depth:
-        below = activations(lacking, trunk, depth)
-        network, frozen = folded(trunk, depth)
-        upper = cut(network, frozen, trunk.wanted.size).upper
-        trunk.compute.place(network)
+        parts = _parts(trunk, depth)
+        below = activations(lacking, trunk, depth, parts)
+        upper = trunk.compute.place(parts.upper)
         upper = fuse(upper, trunk.compute, torch.stack([below[image.sha256] for image in lacking[:2]]).float())
         features = row_outputs(upper, [below[image.sha256] for image in lacking], trunk.compute)
         found |= rowcache.write(folder, [image.sha256 for image in lacking], features)
@@ -65,17 +64,17 @@ def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
     return torch.stack([found[image.sha256] for image in images])
 
 
-def activations(images: Sequence[Image], trunk: Trunk, depth: int) -> dict[str, Tensor]:
+def activations(images: Sequence[Image], trunk: Trunk, depth: int, parts: Cut | None = None) -> dict[str, Tensor]:
     """What the first `depth` blocks say of each picture, by its sha256: one row each, in the machine's precision.
 
-    The rows lie in memory-mapped files: only those that are looked at are read.
+    The rows lie in memory-mapped files: only those that are looked at are read. `parts` is the trunk cut at `depth`,
+    where the caller has it already.
     """
     folder = trunk.folder("activations", depth)
     found = rowcache.read(folder)
     lacking = _lacking(images, found)
     if lacking:
-        network, frozen = folded(trunk, depth)
-        lower = cut(network, frozen, trunk.wanted.size).lower
+        lower = (parts or _parts(trunk, depth)).lower
         found |= _run(lacking, trunk, lower, folder, torch.bfloat16 if trunk.compute.bf16 else torch.float32)
     return found
 
@@ -90,6 +89,11 @@ def folded(trunk: Trunk, depth: int = 0) -> tuple[nn.Module, set[str]]:
     network, _ = fold(built, trunk.wanted.size)
     frozen = freeze.freeze(network, blocks, freeze.depth_of(blocks, depth))
     return network.requires_grad_(False), frozen
+
+
+def _parts(trunk: Trunk, depth: int) -> Cut:
+    network, frozen = folded(trunk, depth)
+    return cut(network, frozen, trunk.wanted.size)
 
 
 def _lacking(images: Sequence[Image], found: Mapping[str, Tensor]) -> list[Image]:

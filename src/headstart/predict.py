@@ -1,7 +1,6 @@
 """Pictures -> labels and probabilities, or boxes, by the exported model. onnxruntime only: torch is not imported."""
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image as Pillow
 from headstart.door import MAX_PIXELS, PictureError, admit, upright
 from headstart.draw import Corners, Mark, draw
 from headstart.errors import UserError, missing_file
-from headstart.files import write_bytes
+from headstart.files import read_json, write_bytes
 from headstart.pixels import Input, Pixels, fit, from_input
 
 Floats = npt.NDArray[np.float32]
@@ -131,7 +130,7 @@ class Model:
 
         if not (folder / "model.onnx").is_file() or not (folder / "labels.json").is_file():
             raise missing_file(folder / "model.onnx", "make it: dvc repro")
-        about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "labels.json")
         self.labels: list[str] = about["labels"]
         self.input = Input.model_validate(about["input"])
         self.threshold: float | None = about.get("threshold")

@@ -41,7 +41,8 @@ def train_head(params: Params, root: Path) -> None:
 
     trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root)
     depth = params.fine_tune.freeze_depth if params.fine_tune.cache_frozen else 0
-    features, val_features = (embeddings(part.images, trunk, depth) for part in (train, val))
+    found = embeddings([*train.images, *val.images], trunk, depth)
+    features, val_features = found[: len(train.images)], found[len(train.images) :]
     targets, val_targets = (classify.targets(part.images, card.labels) for part in (train, val))
     torch.set_num_threads(1)  # a step is too small to be worth dividing
     torch.manual_seed(params.seed)

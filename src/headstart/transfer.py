@@ -6,8 +6,7 @@ import random
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -19,7 +18,6 @@ from headstart.addresses import AddressError, is_private, proxy_for, public_sock
 from headstart.answers import TransferError, Validators, range_start, status_error, validators
 from headstart.body import Body
 from headstart.fetch_params import DownloadParams
-from headstart.pool import cores
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 5
@@ -40,10 +38,8 @@ class Client:
         self._quiet_until: dict[str, float] = defaultdict(float)  # hosts that asked for a pause
         self._proxies = urllib.request.getproxies()  # HTTPS_PROXY and the like
         self._stack = AsyncExitStack()
-        self._threads = ThreadPoolExecutor(cores())
 
     async def __aenter__(self) -> Self:
-        self._stack.enter_context(self._threads)
         self._open = await self._stack.enter_async_context(self._session(aiohttp.TCPConnector(limit=0)))
         guarded = aiohttp.TCPConnector(limit=0, socket_factory=public_socket)
         self._guarded = await self._stack.enter_async_context(self._session(guarded))
@@ -75,9 +71,9 @@ class Client:
         resume: Validators | None = None,
         started: Callable[[Validators], None] = lambda _: None,
         arrived: Callable[[int], None] = lambda _: None,
-        finish: Callable[[Body], None] = lambda _: None,
+        finish: Callable[[Body], Awaitable[None]] | None = None,
     ) -> None:
-        """Download into `body`, with retries, until it has its whole length and `finish` is content.
+        """Download into `body`, with retries, until it has its whole length and `finish`, if given, is content.
 
         Args:
             url: http or https.
@@ -85,7 +81,7 @@ class Client:
             resume: the state of the file that `body` is the beginning of.
             started: told the state of the file before its first byte is written.
             arrived: told how many bytes have come.
-            finish: called in a thread with the complete body; raises TransferError if it is not in order.
+            finish: awaited with the complete body; raises TransferError if it is not in order.
 
         Raises:
             TransferError: it did not arrive, after all attempts.
@@ -106,7 +102,8 @@ class Client:
                 async with self._host_slots[host], self._slots:
                     await self._attempt(target, body, state if size else None, begun, arrived)
                     # Still in the slot: what has arrived and is not verified would be lost if the process is killed.
-                    await self._finished(body, finish)
+                    if finish:
+                        await _finished(body, finish)
             except TransferError as error:
                 if body.size - size > PROGRESS:
                     attempt = 1  # it moves on: a file of gigabytes may be cut off often
@@ -115,13 +112,6 @@ class Client:
                 await asyncio.sleep(self._pause(host, attempt, error))
             else:
                 return
-
-    async def _finished(self, body: Body, finish: Callable[[Body], None]) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, finish, body)
-        except TransferError:
-            body.clear()  # what is wrong is not built upon
-            raise
 
     def _pause(self, host: str, attempt: int, error: TransferError) -> float:
         """Full jitter: many that failed together must not come back together."""
@@ -199,6 +189,14 @@ class Client:
             raise TransferError("timeout", f"no answer in {self.params.timeout:g} s", retry=True) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise TransferError("connection", f"{type(error).__name__}: {error}", retry=True) from None
+
+
+async def _finished(body: Body, finish: Callable[[Body], Awaitable[None]]) -> None:
+    try:
+        await finish(body)
+    except TransferError:
+        body.clear()  # what is wrong is not built upon
+        raise
 
 
 def _parsed(url: str) -> URL:

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from headstart.errors import UserError
 from headstart.serve.about import about, examples
@@ -19,14 +20,7 @@ def serve(model: Path, host: str, port: int) -> None:
     Raises:
         UserError: there is no model, or the port cannot be had.
     """
-    network = Classifier(model)
-    found = examples(model)
-    app = create_app(
-        network,
-        about(model, found),
-        found,
-        hosts=[*_LOOPBACK, "[::1]"] if host in _LOOPBACK else None,
-    )
+    app = application(model, hosts=[*_LOOPBACK, "[::1]"] if host in _LOOPBACK else None)
     with _listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         print(f"serve: http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)
@@ -37,6 +31,16 @@ def serve(model: Path, host: str, port: int) -> None:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # uvicorn has shut down, and passes the signal on
             print("serve: ended")
+
+
+def application(model: Path, hosts: list[str] | None = None) -> FastAPI:
+    """`create_app` for a model's folder and the exam beside it.
+
+    Raises:
+        UserError: there is no model.
+    """
+    found = examples(model)
+    return create_app(Classifier(model), about(model, found), found, hosts=hosts)
 
 
 def _listen(host: str, port: int) -> socket.socket:
