@@ -177,13 +177,12 @@ def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[
         def forward(self, pictures: Any) -> dict[str, Any]:
             return {str(number): each for number, each in enumerate(self.inner.maps(pictures))}
 
-    made = FCOS if inner.kind.__name__.endswith("fcos") else RetinaNet
-    anchors = inner.kind.make_anchors([8 << level for level in range(len(inner.counts))])
-    network = made(
+    if isinstance(inner.head, FasterRcnn):
+        raise SystemExit("the reference loop is of fcos and retinanet")
+    network = (FCOS if isinstance(inner.head, Fcos) else RetinaNet)(
         Backbone(),
         num_classes=len(manifest.categories),
-        head=inner.head,
-        anchor_generator=anchors,
+        head=inner.head.layers,
         min_size=inner.size,
         max_size=inner.size,
     )

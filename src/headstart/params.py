@@ -15,7 +15,7 @@ from headstart.section import SPLITS, Count, Fraction, Positive, Section, Split
 __all__ = ["SPLITS", "FetchParams", "Params", "Section", "Split", "explain", "load"]
 
 
-DETECTORS = ("fcos", "retinanet")
+DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 
 
 class TrackingParams(Section):
