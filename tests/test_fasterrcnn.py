@@ -16,7 +16,7 @@ from headstart.fine_tune import fine_tune
 from headstart.predict import Model
 from headstart.train_head import train_head
 
-LESSONS = {"train_head": {"epochs": 6}, "fine_tune": {"epochs": 2}, "model": {"detector": "fasterrcnn"}}
+LESSONS = {"train_head": {"epochs": 4}, "fine_tune": {"epochs": 2}, "model": {"detector": "fasterrcnn"}}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def root(project: Project, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("positives", "negatives", "drawn"), [(50, 500, (16, 48)), (3, 500, (3, 61)), (9, 20, (9, 20))])
+@pytest.mark.parametrize(
+    ("positives", "negatives", "drawn"), [(50, 500, (16, 48)), (3, 500, (3, 61)), (9, 20, (9, 20))]
+)
 def test_as_many_are_drawn_as_torchvision_draws(positives: int, negatives: int, drawn: tuple[int, int]) -> None:
     from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
@@ -64,7 +66,9 @@ def test_crops_are_torchvisions_from_the_level_of_their_size() -> None:
     corners = torch.rand(2, 60, 2) * 200
     boxes = torch.cat([corners, corners + torch.rand(2, 60, 2) ** 3 * 400], -1)
     boxes[0, 0] = 0  # no box
-    theirs = MultiScaleRoIAlign(["a", "b", "c"], 7, 2)(dict(zip("abc", maps, strict=True)), list(boxes), [(320, 320)] * 2)
+    theirs = MultiScaleRoIAlign(["a", "b", "c"], 7, 2)(
+        dict(zip("abc", maps, strict=True)), list(boxes), [(320, 320)] * 2
+    )
     torch.testing.assert_close(fasterrcnn.crop(maps, boxes, (8, 16, 32)), theirs)
 
 
@@ -104,9 +108,10 @@ def test_two_runs_give_the_same_bits_and_so_does_one_that_was_killed(
             raise KeyboardInterrupt
         learn(self, *args)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(fit._Run, "learn", killed)
-        fine_tune(project.params, root)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(project.params, root)
     torch.manual_seed(99)
     fine_tune(project.params, root)
     for stage in ("train-head", "fine-tune"):

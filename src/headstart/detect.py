@@ -1,30 +1,28 @@
 """Task `detect`: trunk -> feature pyramid -> detector's head. A task is a module: build, loss, predict, score."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from headstart import fasterrcnn, fcos, freeze, nms, retinanet
+from headstart import fasterrcnn, fcos, freeze, nms, parts, retinanet
 from headstart.coco import Annotation, Image, Manifest
 from headstart.compute import trial_pictures
 from headstart.detections import Detection
 from headstart.errors import UserError
-from headstart.fasterrcnn import FasterRcnn
-from headstart.fcos import Fcos
 from headstart.freeze import Block
 from headstart.matches import match
 from headstart.modelfile import Card
+from headstart.params import WHOLE
+from headstart.parts import Head
 from headstart.pixels import Input, from_input, to_input
-from headstart.retinanet import RetinaNet
 
 STRIDES = (8, 16, 32)  # of the trunk's maps that the pyramid stands on
 LEAST = 0.05  # a score below is no box
-# Each takes maps (and targets, where what is said depends on them), and has `loss`, `decode`, `overlap` and `anchors`.
-Head = Fcos | RetinaNet | FasterRcnn
+# A head takes maps (and targets, where what it says depends on them); it has `loss`, `decode`, `overlap`, `anchors`.
 HEADS: dict[str, Callable[[int, int, list[Tensor], int], Head]] = {
     "fcos": fcos.make,
     "retinanet": retinanet.make,
@@ -67,16 +65,32 @@ class Detector(nn.Module):
         return said
 
 
-def _new(card: Card) -> Detector:
-    """With tensors that know nothing."""
+def _new(card: Card, pretrained: Mapping[str, Tensor]) -> Detector:
+    """Pyramid and head that know nothing, but for what a complete detector's `pretrained` say of them.
+
+    Raises:
+        UserError: the network does not take pictures of that size.
+    """
     from headstart.weights import trunk
 
-    below, width, size = trunk(card.backbone), card.pyramid, card.input.size
-    levels, channels = _levels(below, card)
+    width, size, labels = card.pyramid, card.input.size, len(card.labels)
+    if card.detector in WHOLE:
+        below, pyramid, head = parts.parts(card.detector, labels, size, pretrained)
+        try:
+            return Detector(below, pyramid, head, levels=(), size=size)
+        except RuntimeError as error:
+            raise UserError(
+                f"params.yaml: model.image_size: {size}: {card.detector} does not take pictures of that size "
+                f"({str(error).partition(chr(10))[0]}); give a larger one"
+            ) from None
+    network = trunk(card.backbone)
+    if pretrained:
+        network.load_state_dict(pretrained)
+    levels, channels = _levels(network, card)
     return Detector(
-        below,
+        network,
         FeaturePyramidNetwork(channels, width, LastLevelP6P7(width, width)),
-        lambda maps: HEADS[card.detector](width, len(card.labels), maps, size),
+        lambda maps: HEADS[card.detector](width, labels, maps, size),
         levels=levels,
         size=size,
     )
@@ -123,16 +137,14 @@ def blocks(network: Detector) -> tuple[list[Block], frozenset[str]]:
 
 def build(tensors: dict[str, Tensor], card: Card) -> Detector:
     """The network of a model file, in eval mode."""
-    network = _new(card)
+    network = _new(card, {})
     network.load_state_dict(tensors)
     return network.eval()
 
 
 def start(pretrained: dict[str, Tensor], card: Card) -> Detector:
-    """A pretrained trunk under a pyramid and a head that know nothing yet."""
-    network = _new(card)
-    network.trunk.load_state_dict(pretrained)
-    return network.eval()
+    """A pretrained trunk, or a whole detector but for its predictor; what stands on it knows nothing yet."""
+    return _new(card, pretrained).eval()
 
 
 def targets(manifest: Manifest, wanted: Input) -> list[Tensor]:
@@ -190,10 +202,10 @@ def score(
     network: Detector, said: Tensor, targets: Sequence[Tensor], manifest: Manifest, card: Card
 ) -> dict[str, float]:
     """What one epoch is judged by: val_loss; val_AP and val_AP50 beside it (0 where there is nothing to find)."""
-    parts = [slice(start, start + 8) for start in range(0, len(said), 8)]
+    eights = [slice(start, start + 8) for start in range(0, len(said), 8)]
     device = network.head.anchors.device
-    losses = [loss(network, said[p].to(device), padded(targets[p]).to(device)).item() for p in parts]
-    sizes = [len(said[p]) for p in parts]
+    losses = [loss(network, said[p].to(device), padded(targets[p]).to(device)).item() for p in eights]
+    sizes = [len(said[p]) for p in eights]
     stats = match(manifest, detections(network, said, manifest, card)).stats
     return {
         "val_loss": sum(a * b for a, b in zip(losses, sizes, strict=True)) / sum(sizes),

@@ -59,7 +59,10 @@ class FasterRcnn(nn.Module):
         size: int,
     ) -> None:
         """`crops`: (p, channels, 7, 7) -> what `predictor` takes; `size`: the pictures' side."""
+        from timm.models import register_notrace_module
+
         super().__init__()
+        register_notrace_module(FasterRcnn)  # its way depends on what is in the pictures
         self.proposer, self.crops, self.predictor = proposer, crops, predictor
         self.counts, self.strides, self.size = counts, strides, size
         self.labels = predictor.cls_score.out_features - 1
@@ -107,7 +110,7 @@ class FasterRcnn(nn.Module):
         return matched, sample((matched >= 0) & there, (matched == NONE) & there, BOXES, BOX_SHARE, self.training)
 
     def _parts(self, said: Tensor) -> tuple[Tensor, ...]:
-        """Of anchors: logits (n, a), changes (n, a, 4). Of proposals: (n, p, 4), (n, p, labels + 1), (n, p, 4 * that)."""
+        """Of anchors (n, a) and (n, a, 4); of proposals (n, p, 4), (n, p, labels + 1) and (n, p, 4 (labels + 1))."""
         anchors, labels = len(self.anchors), self.labels + 1
         count = (said.shape[1] - 5 * anchors) // (4 + 5 * labels)
         parts = said.split([anchors, 4 * anchors, *(count * width for width in (4, labels, 4 * labels))], 1)

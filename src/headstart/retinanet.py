@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from headstart.anchors import UNJUDGED, lay, match
 
@@ -19,14 +19,15 @@ class RetinaNet(nn.Module):
     Attributes:
         overlap: IoU from which two boxes of a label are one.
         anchors: corners (anchors, 4).
+        giou: whether boxes are judged by their GIoU, and not by how much they differ (torchvision's second version).
     """
 
     overlap = 0.5
     anchors: Tensor
 
-    def __init__(self, layers: RetinaNetHead, anchors: Tensor) -> None:
+    def __init__(self, layers: RetinaNetHead, anchors: Tensor, *, giou: bool = False) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.giou = layers, giou
         self.register_buffer("anchors", anchors, persistent=False)
 
     def forward(self, maps: list[Tensor], targets: Tensor | None = None) -> Tensor:
@@ -35,7 +36,7 @@ class RetinaNet(nn.Module):
         return torch.cat([said["cls_logits"], said["bbox_regression"]], -1)
 
     def loss(self, said: Tensor, targets: Tensor) -> Tensor:
-        """Focal loss of the labels and L1 loss of the boxes, each picture's by its own matches; a scalar.
+        """Focal loss of the labels, L1 or GIoU loss of the boxes, each picture's by its own matches; a scalar.
 
         Args:
             said: what `forward` gives, in fp32.
@@ -51,9 +52,12 @@ class RetinaNet(nn.Module):
         wanted[picture, place, targets[picture, answer, 0].long()] = 1.0
         focal = sigmoid_focal_loss(logits, wanted, reduction="none").sum(-1)
         classification = (focal * (matched != UNJUDGED)).sum(1) / number
-        true = _CODER.encode_single(targets[picture, answer, 1:], self.anchors[place])
-        regression = ((offsets[picture, place] - true).abs().sum(-1) / number[picture]).sum()
-        total: Tensor = (classification.sum() + regression) / len(said)
+        said_here, boxes, own = offsets[picture, place], targets[picture, answer, 1:], self.anchors[place]
+        if self.giou:
+            regression = generalized_box_iou_loss(_CODER.decode_single(said_here, own), boxes)
+        else:
+            regression = (said_here - _CODER.encode_single(boxes, own)).abs().sum(-1)
+        total: Tensor = (classification.sum() + (regression / number[picture]).sum()) / len(said)
         return total
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
