@@ -165,6 +165,8 @@ def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[
     from PIL import Image
     from torch import nn
     from torchvision.models.detection import FCOS, RetinaNet
+    from torchvision.models.detection.fcos import FCOSHead
+    from torchvision.models.detection.retinanet import RetinaNetHead
     from torchvision.transforms import functional
 
     class Backbone(nn.Module):
@@ -177,13 +179,13 @@ def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[
         def forward(self, pictures: Any) -> dict[str, Any]:
             return {str(number): each for number, each in enumerate(self.inner.maps(pictures))}
 
-    made = FCOS if inner.kind.__name__.endswith("fcos") else RetinaNet
-    anchors = inner.kind.make_anchors([8 << level for level in range(len(inner.counts))])
-    network = made(
+    layers = getattr(inner.head, "layers", None)
+    if not isinstance(layers, FCOSHead | RetinaNetHead):
+        raise SystemExit("the reference loop is of fcos and retinanet")
+    network = (FCOS if isinstance(layers, FCOSHead) else RetinaNet)(
         Backbone(),
         num_classes=len(manifest.categories),
-        head=inner.head,
-        anchor_generator=anchors,
+        head=layers,
         min_size=inner.size,
         max_size=inner.size,
     )

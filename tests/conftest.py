@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Look, do not touch: copy it to change it."""
     root = tmp_path_factory.mktemp("project")
     tiny.make_pictures(root)
-    return _run(root, tiny.make_params())
+    return run_spied(root, tiny.make_params())
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +55,10 @@ def detect_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same for a detector."""
     root = tmp_path_factory.mktemp("detect_project")
     tiny.make_boxes(root)
-    return _run(root, tiny.make_detect_params())
+    return run_spied(root, tiny.make_detect_params())
 
 
-def _run(root: Path, params: Params) -> Project:
+def run_spied(root: Path, params: Params) -> Project:
     used: dict[str, set[str]] = {}
     for stage in tiny.STAGES:
         used[stage] = set()

@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.ops import MultiScaleRoIAlign
 
 import tiny
 from conftest import Project
-from headstart import detect, modelfile
+from headstart import detect, fasterrcnn, modelfile
 from headstart.errors import UserError
+from headstart.fasterrcnn import FasterRcnn
+from headstart.fcos import Fcos
 from headstart.modelfile import Card
 from headstart.params import HeadParams
 from headstart.pixels import Input, from_input, to_input
 
+DETECTORS = ["fcos", "retinanet", "fasterrcnn"]
 SIZE = 96
 INPUT = Input(size=SIZE, resize="squash", interpolation="bilinear", crop=1, mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -41,7 +46,7 @@ def network(detector: str, **how: Any) -> detect.Detector:
 
     torch.manual_seed(0)
     own = card(detector, **how)
-    return detect.Detector(trunk(own.backbone), own).eval()
+    return detect.start(trunk(own.backbone).state_dict(), own)
 
 
 class Wrapped(torch.nn.Module):
@@ -55,22 +60,46 @@ class Wrapped(torch.nn.Module):
         return {str(number): each for number, each in enumerate(self.inner.maps(pictures))}
 
 
-def torchvisions(inner: detect.Detector, detector: str) -> Any:
-    """torchvision's own model around our backbone, pyramid and head."""
-    strides = [8 << level for level in range(5)]
-    return (FCOS if detector == "fcos" else RetinaNet)(
+def torchvisions(inner: detect.Detector) -> Any:
+    """torchvision's own model around our backbone, pyramid and layers; its anchors are its own."""
+    head, most = inner.head, 10**6
+    shared = {"min_size": SIZE, "max_size": SIZE, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+    if isinstance(head, FasterRcnn):
+        return FasterRCNN(
+            Wrapped(inner),
+            **shared,
+            rpn_head=head.proposer,
+            rpn_pre_nms_top_n_train=fasterrcnn.BEFORE,
+            rpn_pre_nms_top_n_test=fasterrcnn.BEFORE,
+            rpn_post_nms_top_n_train=fasterrcnn.TAUGHT,
+            rpn_post_nms_top_n_test=fasterrcnn.GIVEN,
+            rpn_batch_size_per_image=most,
+            box_batch_size_per_image=most,
+            rpn_positive_fraction=0.5,
+            box_positive_fraction=0.5,
+            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 7, 2),
+            box_head=head.crops,
+            box_predictor=head.predictor,
+            box_score_thresh=detect.LEAST,
+            box_nms_thresh=head.overlap,
+        )
+    return (FCOS if isinstance(head, Fcos) else RetinaNet)(
         Wrapped(inner),
         num_classes=3,
-        head=inner.head,
-        anchor_generator=inner.kind.make_anchors(strides),
+        **shared,
+        head=head.layers,
         score_thresh=detect.LEAST,
-        nms_thresh=inner.kind.OVERLAP,
+        nms_thresh=head.overlap,
         detections_per_img=100,
-        min_size=SIZE,
-        max_size=SIZE,
-        image_mean=[0, 0, 0],
-        image_std=[1, 1, 1],
     )
+
+
+@pytest.fixture
+def all_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No draw of what is learned from: what is drawn cannot be the same as what torchvision draws."""
+    for name in ("ANCHORS", "BOXES"):
+        monkeypatch.setattr(fasterrcnn, name, 10**6)
+    monkeypatch.setattr(fasterrcnn, "BOX_SHARE", 0.5)
 
 
 def random_targets(counts: Sequence[int], seed: int = 1) -> list[Tensor]:
@@ -83,20 +112,20 @@ def random_targets(counts: Sequence[int], seed: int = 1) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet"])
+@pytest.mark.usefixtures("all_learned")
+@pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize("counts", [(3, 0, 1, 12), (0, 0), (40, 5)])
 def test_the_loss_and_its_gradient_are_torchvisions(detector: str, counts: tuple[int, ...]) -> None:
     inner = network(detector)
     pictures, targets = torch.randn(len(counts), 3, SIZE, SIZE), random_targets(counts)
-    theirs = torchvisions(inner, detector).train()
+    theirs = torchvisions(inner).train()
     inner.trunk.eval()
-    wanted = sum(
-        theirs(list(pictures), [{"labels": t[:, 0].long(), "boxes": t[:, 1:]} for t in targets]).values(),
-        torch.zeros(()),
-    )
+    first = int(isinstance(inner.head, FasterRcnn))  # torchvision's label 0 is: nothing
+    shown = [{"labels": t[:, 0].long() + first, "boxes": t[:, 1:]} for t in targets]
+    wanted = sum(theirs(list(pictures), shown).values(), torch.zeros(()))
     parameters = list(inner.head.parameters())
     expected = torch.autograd.grad(wanted, parameters, allow_unused=True)
-    found = detect.loss(inner, inner(pictures), detect.padded(targets))
+    found = detect.loss(inner, inner(pictures, detect.padded(targets)), detect.padded(targets))
     gradient = torch.autograd.grad(found, parameters, allow_unused=True)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     for one, other in zip(gradient, expected, strict=True):
@@ -104,7 +133,7 @@ def test_the_loss_and_its_gradient_are_torchvisions(detector: str, counts: tuple
         torch.testing.assert_close(zero if one is None else one, zero if other is None else other, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet"])
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_the_boxes_are_torchvisions(detector: str) -> None:
     inner = network(detector)
     for name, parameter in inner.head.named_parameters():
@@ -114,14 +143,14 @@ def test_the_boxes_are_torchvisions(detector: str) -> None:
             torch.nn.init.normal_(parameter, std=0.06)
     pictures = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
-        theirs = torchvisions(inner, detector).eval()(list(pictures))
+        theirs = torchvisions(inner).eval()(list(pictures))
         boxes, scores, labels = detect.predict(inner, inner(pictures))
     for number, wanted in enumerate(theirs):
         count = len(wanted["scores"])
         assert count > 20
         torch.testing.assert_close(scores[number, :count], wanted["scores"], rtol=1e-4, atol=1e-5)
         assert (scores[number, count:] == 0).all()
-        same = labels[number, :count] == wanted["labels"]
+        same = labels[number, :count] == wanted["labels"] - int(isinstance(inner.head, FasterRcnn))
         assert same.float().mean() > 0.95, "but for boxes of the same score"
         torch.testing.assert_close(boxes[number, :count][same], wanted["boxes"][same], rtol=1e-3, atol=1e-2)
 
@@ -129,11 +158,10 @@ def test_the_boxes_are_torchvisions(detector: str) -> None:
 def test_anchors_lie_where_torchvision_has_them() -> None:
     inner = network("fcos")
     maps = inner.maps(torch.zeros(1, 3, SIZE, SIZE))
-    (wanted,) = torchvisions(inner, "fcos").anchor_generator(
-        ImageList(torch.zeros(1, 3, SIZE, SIZE), [(SIZE,) * 2]), maps
-    )
-    assert torch.equal(inner.anchors, wanted)
-    assert inner.counts == [144, 36, 9, 4, 1]
+    (wanted,) = torchvisions(inner).anchor_generator(ImageList(torch.zeros(1, 3, SIZE, SIZE), [(SIZE,) * 2]), maps)
+    assert isinstance(inner.head, Fcos)
+    assert torch.equal(inner.head.anchors, wanted)
+    assert inner.head.counts == [144, 36, 9, 4, 1]
 
 
 def test_what_no_map_depends_on_is_known() -> None:
@@ -173,10 +201,11 @@ def test_crowds_are_not_learned_and_a_picture_may_have_no_box(detect_project: Pr
     assert detect.padded([torch.zeros(0, 5)] * 2).tolist() == [[[-1] * 5]] * 2
 
 
-def test_thousands_of_boxes() -> None:
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_thousands_of_boxes(detector: str) -> None:
     """A picture of 5,000 boxes is learned from like any other."""
-    inner = network("fcos")
-    found = detect.loss(inner, inner(torch.randn(1, 3, SIZE, SIZE)), detect.padded(random_targets([5000])))
+    inner, targets = network(detector), detect.padded(random_targets([5000]))
+    found = detect.loss(inner, inner(torch.randn(1, 3, SIZE, SIZE), targets), targets)
     assert 0 < found.item() < 100
 
 

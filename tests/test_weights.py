@@ -175,7 +175,7 @@ def test_the_file_of_another_backbone(tmp_path: Path) -> None:
     save_file(trunk("test_resnet").state_dict(), tmp_path / "w.safetensors")
     line = complaint(tmp_path, "w.safetensors")
     assert line.startswith("w.safetensors: lacks ")
-    assert "the first is 'conv_stem.weight'; is it another backbone's?" in line
+    assert "the first is 'conv_stem.weight'; is it another one's?" in line
 
 
 def test_the_file_of_a_wider_backbone(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_the_file_of_a_wider_backbone(tmp_path: Path) -> None:
     tensors["conv_stem.weight"] = torch.zeros(48, 3, 3, 3)
     save_file(tensors, tmp_path / "w.safetensors")
     line = complaint(tmp_path, "w.safetensors")
-    assert line.startswith("w.safetensors: conv_stem.weight is (48, 3, 3, 3), the backbone wants (24, 3, 3, 3)")
+    assert line.startswith("w.safetensors: conv_stem.weight is (48, 3, 3, 3), the network wants (24, 3, 3, 3)")
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ def stored(network: Detector, card: Card, compute: Compute, root: Path) -> Lesso
 
     def batch(rows: Tensor, epoch: int) -> Batch:
         pictures = normalise(floats(seen[rows.numpy()], compute.device), card.input)
-        return pictures, detect.padded([targets[row] for row in rows]).to(compute.device)
+        boxes = detect.padded([targets[row] for row in rows]).to(compute.device)
+        return (pictures, boxes), boxes
 
     return _lessons(network, train, batch, None, card, compute, root)
 
@@ -58,7 +59,8 @@ def fresh(network: Detector, params: Params, card: Card, compute: Compute, root:
             drawn.append(change)
         batched = torch.stack(pictures).contiguous(memory_format=torch.channels_last)
         inputs = normalise(changes.apply_batch(batched, drawn, grey=True), card.input)
-        return inputs, detect.padded(boxes).to(compute.device)
+        wanted = detect.padded(boxes).to(compute.device)
+        return (inputs, wanted), wanted
 
     return _lessons(network, train, batch, [params.augment.model_dump(), params.seed], card, compute, root)
 

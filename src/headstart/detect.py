@@ -1,16 +1,14 @@
 """Task `detect`: trunk -> feature pyramid -> detector's head. A task is a module: build, loss, predict, score."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from headstart import fcos, freeze, nms, retinanet
+from headstart import fasterrcnn, fcos, freeze, nms, parts, retinanet
 from headstart.coco import Annotation, Image, Manifest
 from headstart.compute import trial_pictures
 from headstart.detections import Detection
@@ -18,40 +16,42 @@ from headstart.errors import UserError
 from headstart.freeze import Block
 from headstart.matches import match
 from headstart.modelfile import Card
+from headstart.params import WHOLE
+from headstart.parts import Head
 from headstart.pixels import Input, from_input, to_input
 
 STRIDES = (8, 16, 32)  # of the trunk's maps that the pyramid stands on
 LEAST = 0.05  # a score below is no box
-HEADS: dict[str, ModuleType] = {"fcos": fcos, "retinanet": retinanet}
+# A head takes maps (and targets, where what it says depends on them); it has `loss`, `decode`, `overlap`, `anchors`.
+HEADS: dict[str, Callable[[int, int, list[Tensor], int], Head]] = {
+    "fcos": fcos.make,
+    "retinanet": retinanet.make,
+    "fasterrcnn": fasterrcnn.make,
+}
 
 
 class Detector(nn.Module):
-    """Normalised pictures (n, 3, s, s) -> what the head says of each place (n, places, values).
+    """Normalised pictures (n, 3, s, s) -> what the head says of them (n, ...).
 
     Attributes:
         levels: which of the trunk's maps, in timm's numbering, the pyramid stands on.
-        anchors: corners (places, 4) in pixels, the same for every picture, since all have one size.
-        counts: places of each of the pyramid's levels.
     """
 
-    anchors: Tensor
-
-    def __init__(self, trunk: nn.Module, card: Card) -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        pyramid: nn.Module,
+        head: Callable[[list[Tensor]], Head],
+        *,
+        levels: Sequence[int],
+        size: int,
+    ) -> None:
+        """`pyramid`: names -> maps, both ways; `head`: made for the maps of a picture of side `size`."""
         super().__init__()
-        self.kind, self.size = HEADS[card.detector], card.input.size
-        self.trunk = trunk.eval()
-        self.levels, channels = _levels(trunk, card)
-        width = card.pyramid
-        self.pyramid = FeaturePyramidNetwork(channels, width, LastLevelP6P7(width, width))
-        self.head = self.kind.make_head(width, len(card.labels))
+        self.trunk, self.pyramid = trunk.eval(), pyramid.eval()
+        self.levels, self.size = levels, size
         with torch.no_grad():
-            maps = self.maps(torch.zeros(1, 3, self.size, self.size))
-        strides = [STRIDES[0] << level for level in range(len(maps))]
-        sizes = ImageList(torch.zeros(1, 3, self.size, self.size), [(self.size, self.size)])
-        (anchors,) = self.kind.make_anchors(strides)(sizes, maps)
-        self.register_buffer("anchors", anchors, persistent=False)
-        shapes = len(anchors) // sum(each.shape[2] * each.shape[3] for each in maps)
-        self.counts = [each.shape[2] * each.shape[3] * shapes for each in maps]
+            self.head = head(self.maps(torch.zeros(1, 3, size, size)))
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """The pyramid's maps, the finest first."""
@@ -59,9 +59,41 @@ class Detector(nn.Module):
         named = OrderedDict((str(number), each) for number, each in enumerate(below))
         return list(self.pyramid(named).values())
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        said: Tensor = self.kind.answers(self.head, self.maps(pictures))
+    def forward(self, pictures: Tensor, targets: Tensor | None = None) -> Tensor:
+        """`targets` as `padded` gives: what is learned from may depend on them."""
+        said: Tensor = self.head(self.maps(pictures), targets)
         return said
+
+
+def _new(card: Card, pretrained: Mapping[str, Tensor]) -> Detector:
+    """Pyramid and head that know nothing, but for what a complete detector's `pretrained` say of them.
+
+    Raises:
+        UserError: the network does not take pictures of that size.
+    """
+    from headstart.weights import trunk
+
+    width, size, labels = card.pyramid, card.input.size, len(card.labels)
+    if card.detector in WHOLE:
+        below, pyramid, head = parts.parts(card.detector, labels, size, pretrained)
+        try:
+            return Detector(below, pyramid, head, levels=(), size=size)
+        except RuntimeError as error:
+            raise UserError(
+                f"params.yaml: model.image_size: {size}: {card.detector} does not take pictures of that size "
+                f"({str(error).partition(chr(10))[0]}); give a larger one"
+            ) from None
+    network = trunk(card.backbone)
+    if pretrained:
+        network.load_state_dict(pretrained)
+    levels, channels = _levels(network, card)
+    return Detector(
+        network,
+        FeaturePyramidNetwork(channels, width, LastLevelP6P7(width, width)),
+        lambda maps: HEADS[card.detector](width, labels, maps, size),
+        levels=levels,
+        size=size,
+    )
 
 
 def trunk_maps(trunk: nn.Module, pictures: Tensor, levels: Sequence[int] | None) -> list[Tensor]:
@@ -105,20 +137,14 @@ def blocks(network: Detector) -> tuple[list[Block], frozenset[str]]:
 
 def build(tensors: dict[str, Tensor], card: Card) -> Detector:
     """The network of a model file, in eval mode."""
-    from headstart.weights import trunk
-
-    network = Detector(trunk(card.backbone), card)
+    network = _new(card, {})
     network.load_state_dict(tensors)
     return network.eval()
 
 
 def start(pretrained: dict[str, Tensor], card: Card) -> Detector:
-    """A pretrained trunk under a pyramid and a head that know nothing yet."""
-    from headstart.weights import trunk
-
-    network = Detector(trunk(card.backbone), card)
-    network.trunk.load_state_dict(pretrained)
-    return network.eval()
+    """A pretrained trunk, or a whole detector but for its predictor; what stands on it knows nothing yet."""
+    return _new(card, pretrained).eval()
 
 
 def targets(manifest: Manifest, wanted: Input) -> list[Tensor]:
@@ -148,21 +174,20 @@ def padded(targets: Sequence[Tensor]) -> Tensor:
 
 def loss(network: Detector, said: Tensor, targets: Tensor) -> Tensor:
     """The detector's own loss, a scalar, in fp32, whatever the network computed in. `targets` as `padded` gives."""
-    found: Tensor = network.kind.loss(said.float(), targets, network.anchors, network.counts)
-    return found
+    return network.head.loss(said.float(), targets)
 
 
 def predict(network: Detector, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (n, k, 4) in pixels of the input, scores (n, k), falling, and labels (n, k); score 0: no box."""
-    boxes, scores = network.kind.decode(said.float(), network.anchors)
-    return nms.select(boxes.clamp(0, network.size), scores, network.kind.OVERLAP, LEAST)
+    boxes, scores = network.head.decode(said.float())
+    return nms.select(boxes.clamp(0, network.size), scores, network.head.overlap, LEAST)
 
 
 def detections(network: Detector, said: Tensor, manifest: Manifest, card: Card) -> list[Detection]:
     """What was said of a manifest's pictures, as COCO results in their own pixels."""
     numbers = [category.id for category in sorted(manifest.categories, key=lambda c: c.id)]
     rows: list[Detection] = []
-    found = [predict(network, some) for some in torch.split(said.to(network.anchors.device), 16)]
+    found = [predict(network, some) for some in torch.split(said.to(network.head.anchors.device), 16)]
     boxes, scores, labels = (torch.cat(some).cpu().numpy() for some in zip(*found, strict=True))
     for row, image in enumerate(manifest.images):
         corners = from_input(boxes[row], image.width, image.height, card.input)
@@ -177,10 +202,10 @@ def score(
     network: Detector, said: Tensor, targets: Sequence[Tensor], manifest: Manifest, card: Card
 ) -> dict[str, float]:
     """What one epoch is judged by: val_loss; val_AP and val_AP50 beside it (0 where there is nothing to find)."""
-    parts = [slice(start, start + 8) for start in range(0, len(said), 8)]
-    device = network.anchors.device
-    losses = [loss(network, said[p].to(device), padded(targets[p]).to(device)).item() for p in parts]
-    sizes = [len(said[p]) for p in parts]
+    eights = [slice(start, start + 8) for start in range(0, len(said), 8)]
+    device = network.head.anchors.device
+    losses = [loss(network, said[p].to(device), padded(targets[p]).to(device)).item() for p in eights]
+    sizes = [len(said[p]) for p in eights]
     stats = match(manifest, detections(network, said, manifest, card)).stats
     return {
         "val_loss": sum(a * b for a, b in zip(losses, sizes, strict=True)) / sum(sizes),

@@ -168,7 +168,8 @@ def _facts(
     return ReportFacts(
         title=f"{' or '.join(card.labels) if len(card.labels) <= 3 else f'{len(card.labels)} labels'}: the report",
         settings={
-            "backbone": f"{card.backbone}, {weights['parameters']:,} parameters",
+            "network" if card.detector and not card.backbone else "backbone": f"{weights['name']}, "
+            f"{weights['parameters']:,} parameters",
             "pretrained weights": f"{weights['source']}, licence {weights['license']}",
             "picture size": f"{card.input.size} px ({card.input.resize})",
             "frozen": f"{sum(b['state'] == 'frozen' for b in blocks)} of {len(blocks) - 1} blocks while fine-tuning",
@@ -199,6 +200,8 @@ def _facts(
 
 def _above(card: Card) -> dict[str, str]:
     """What stands on the trunk."""
+    if card.detector and not card.backbone:
+        return {"detector": f"torchvision's {card.detector}, with a new predictor"}
     if card.detector:
         return {"detector": f"{card.detector} on a feature pyramid of {card.pyramid} channels"}
     return {"head": f"hidden layers {list(card.head.hidden) or 'none'}, dropout {card.head.dropout:g}"}

@@ -13,56 +13,72 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
+from headstart.anchors import lay
+
 RADIUS = 1.5  # strides from a box's centre within which a place answers for it
-OVERLAP = 0.6  # IoU from which two boxes of a label are one
 _CODER = BoxLinearCoder(normalize_by_size=True)
 
 
-def make_head(channels: int, labels: int) -> nn.Module:
-    """Maps of `channels` channels -> torchvision's answers."""
-    head: nn.Module = FCOSHead(channels, 1, labels)
-    return head
+class Fcos(nn.Module):
+    """torchvision's layers, and the loss and the boxes of what they say.
 
-
-def make_anchors(strides: Sequence[int]) -> AnchorGenerator:
-    """One square of a stride's size in the middle of each place."""
-    return AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides))
-
-
-def answers(head: nn.Module, maps: list[Tensor]) -> Tensor:
-    """(n, places, labels + 5): logits, four distances in strides, a logit of centredness."""
-    said = head(maps)
-    return torch.cat([said["cls_logits"], said["bbox_regression"], said["bbox_ctrness"]], -1)
-
-
-def loss(said: Tensor, targets: Tensor, anchors: Tensor, counts: Sequence[int]) -> Tensor:
-    """Focal loss of the labels, GIoU loss of the boxes, cross entropy of the centredness; a scalar.
-
-    Args:
-        said: `answers`, in fp32.
-        targets: (n, m, 5), label and corners; label -1: no box.
-        anchors: (places, 4).
+    Attributes:
+        overlap: IoU from which two boxes of a label are one.
+        anchors: one square of a stride's size in the middle of each place; corners (places, 4).
         counts: places of each level.
     """
-    logits, distances, centred = said[..., :-5], said[..., -5:-1], said[..., -1]
-    matched = match(targets, anchors, counts)
-    there = matched >= 0
-    number = max(1, int(there.sum()))
-    picture, place = torch.where(there)
-    labels, boxes = targets[..., 0].long(), targets[..., 1:]
-    answer = matched[picture, place]
-    wanted = torch.zeros_like(logits)
-    wanted[picture, place, labels[picture, answer]] = 1.0
-    classification = sigmoid_focal_loss(logits, wanted, reduction="sum")
-    true, own = boxes[picture, answer], anchors[place]
-    found = _CODER.decode(distances[picture, place], own)
-    regression = generalized_box_iou_loss(found, true, reduction="sum")
-    left, top, right, bottom = _CODER.encode(own, true).unbind(-1)
-    sides = [torch.minimum(a, b) / torch.maximum(a, b) for a, b in ((left, right), (top, bottom))]
-    middle = torch.sqrt(sides[0] * sides[1])
-    centredness = F.binary_cross_entropy_with_logits(centred[picture, place], middle, reduction="sum")
-    total: Tensor = (classification + regression + centredness) / number
-    return total
+
+    overlap = 0.6
+    anchors: Tensor
+
+    def __init__(self, layers: FCOSHead, anchors: Tensor, counts: Sequence[int]) -> None:
+        super().__init__()
+        self.layers, self.counts = layers, counts
+        self.register_buffer("anchors", anchors, persistent=False)
+
+    def forward(self, maps: list[Tensor], targets: Tensor | None = None) -> Tensor:
+        """(n, places, labels + 5): logits, four distances in strides, a logit of centredness."""
+        said = self.layers(maps)
+        return torch.cat([said["cls_logits"], said["bbox_regression"], said["bbox_ctrness"]], -1)
+
+    def loss(self, said: Tensor, targets: Tensor) -> Tensor:
+        """Focal loss of the labels, GIoU loss of the boxes, cross entropy of the centredness; a scalar.
+
+        Args:
+            said: what `forward` gives, in fp32.
+            targets: (n, m, 5), label and corners; label -1: no box.
+        """
+        logits, distances, centred = said[..., :-5], said[..., -5:-1], said[..., -1]
+        matched = match(targets, self.anchors, self.counts)
+        there = matched >= 0
+        number = max(1, int(there.sum()))
+        picture, place = torch.where(there)
+        labels, boxes = targets[..., 0].long(), targets[..., 1:]
+        answer = matched[picture, place]
+        wanted = torch.zeros_like(logits)
+        wanted[picture, place, labels[picture, answer]] = 1.0
+        classification = sigmoid_focal_loss(logits, wanted, reduction="sum")
+        true, own = boxes[picture, answer], self.anchors[place]
+        found = _CODER.decode(distances[picture, place], own)
+        regression = generalized_box_iou_loss(found, true, reduction="sum")
+        left, top, right, bottom = _CODER.encode(own, true).unbind(-1)
+        sides = [torch.minimum(a, b) / torch.maximum(a, b) for a, b in ((left, right), (top, bottom))]
+        middle = torch.sqrt(sides[0] * sides[1])
+        centredness = F.binary_cross_entropy_with_logits(centred[picture, place], middle, reduction="sum")
+        total: Tensor = (classification + regression + centredness) / number
+        return total
+
+    def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Corners (n, places, 4) in pixels and scores (n, labels, places): the mean of label and centredness."""
+        boxes: Tensor = _CODER.decode(said[..., -5:-1], self.anchors)
+        scores = torch.sqrt(said[..., :-5].sigmoid() * said[..., -1:].sigmoid())
+        return boxes, scores.transpose(1, 2)
+
+
+def make(channels: int, labels: int, maps: list[Tensor], size: int) -> Fcos:
+    """A new head for maps of `channels` channels, the first of stride 8."""
+    sizes = tuple((8 << level,) for level in range(len(maps)))
+    return Fcos(FCOSHead(channels, 1, labels), *lay(AnchorGenerator(sizes, ((1.0,),) * len(sizes)), maps, size))
 
 
 def match(targets: Tensor, anchors: Tensor, counts: Sequence[int]) -> Tensor:
@@ -87,10 +103,3 @@ def match(targets: Tensor, anchors: Tensor, counts: Sequence[int]) -> Tensor:
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     value, index = (fits.float() * (1e8 - area)).max(-1)
     return torch.where(value < 1e-5, -1, index)
-
-
-def decode(said: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Corners (n, places, 4) in pixels and scores (n, labels, places): the mean of label and centredness."""
-    boxes: Tensor = _CODER.decode(said[..., -5:-1], anchors)
-    scores = torch.sqrt(said[..., :-5].sigmoid() * said[..., -1:].sigmoid())
-    return boxes, scores.transpose(1, 2)

@@ -21,7 +21,7 @@ from headstart.files import write_text
 from headstart.params import FitParams
 from headstart.progress import track
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Tensor]  # what the network takes, and the targets
 Scores = dict[str, float]
 
 

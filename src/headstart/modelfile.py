@@ -28,7 +28,7 @@ class Card(BaseModel):
     head: HeadParams
     input: Input
     detector: str = ""  # of task detect
-    pyramid: int = 0  # channels of its maps
+    pyramid: int = 0  # channels of its maps; 0: the detector is whole, with backbone and pyramid of its own
 
 
 # safetensors writes several metadata keys in random order; one key keeps the bytes of equal models equal.

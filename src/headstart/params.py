@@ -15,7 +15,15 @@ from headstart.section import SPLITS, Count, Fraction, Positive, Section, Split
 __all__ = ["SPLITS", "FetchParams", "Params", "Section", "Split", "explain", "load"]
 
 
-DETECTORS = ("fcos", "retinanet")
+WHOLE = (  # complete detectors of torchvision's
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large",
+)
+DETECTORS = ("fcos", "retinanet", "fasterrcnn", *WHOLE)
 
 
 class TrackingParams(Section):
@@ -36,7 +44,7 @@ class HeadParams(Section):
 class ModelParams(Section):
     """The network: any timm backbone, where its weights come from, and the head on top."""
 
-    backbone: str
+    backbone: str  # empty: `detector` is one of WHOLE, with a backbone of its own
     weights: str  # bundled | hub | none | path of a .safetensors, .pth or .pt file
     image_size: Annotated[int, Field(ge=16, le=2048)]
     resize: Literal["squash", "crop"] = "squash"
@@ -52,6 +60,14 @@ class ModelParams(Section):
             known = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DETECTORS)}"
             raise ValueError(f"no such detector; {known}")
         return name
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> "ModelParams":
+        if self.detector in WHOLE and self.backbone:
+            raise ValueError(
+                f"{self.detector} has a backbone of its own, not {self.backbone!r}; give model.backbone: ''"
+            )
+        return self
 
 
 class SplitParams(Section):

@@ -91,7 +91,8 @@ def _detector(params: Params, root: Path) -> None:
     compute = prepare(params.train, params.seed)
     labels = coco.read(root / "stages/augment/train.json").labels()
     card, pretrained = _start("detect", params.model, labels, root)
-    _try_size(weights.trunk(card.backbone), card)
+    if card.backbone:
+        _try_size(weights.trunk(card.backbone), card)
     torch.manual_seed(params.seed)
     network = detect.start(pretrained, card)
     blocks, idle = detect.blocks(network)
@@ -142,6 +143,6 @@ def _start(task: str, model: ModelParams, labels: list[str], root: Path) -> tupl
         head=model.head,
         input=wanted,
         detector=model.detector,
-        pyramid=model.pyramid if model.detector else 0,
+        pyramid=model.pyramid if model.detector and model.backbone else 0,
     )
     return card, load_file(folder / "pretrained.safetensors")

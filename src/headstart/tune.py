@@ -142,9 +142,9 @@ class Autocast(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
         with self.compute.autocast():
-            said: Tensor = self.network(pictures)
+            said: Tensor = self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
         return said
 
 

