@@ -103,9 +103,8 @@ def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> tup
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     network = classify.build(tensors, card)
-    trunk = Trunk(
-        lambda: network.trunk, modelfile.digest(modelfile.under("trunk.", tensors)), card.input, compute, root
-    )
+    digest = modelfile.digest(modelfile.under("trunk.", tensors))
+    trunk = Trunk(lambda: network.trunk, digest, card.input, compute, root, card.backbone)
 
     def features(images: Sequence[Image]) -> Tensor:
         return embeddings(images, trunk)

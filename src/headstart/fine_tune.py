@@ -38,7 +38,8 @@ def fine_tune(params: Params, root: Path) -> None:
         if not section.cache_frozen:
             return lessons.fresh(network, params, card, compute, root)
         pretrained = modelfile.under("trunk.", tensors)
-        trunk = Trunk(lambda: _trunk(pretrained, card), modelfile.digest(pretrained), card.input, compute, root)
+        digest = modelfile.digest(pretrained)
+        trunk = Trunk(lambda: _trunk(pretrained, card), digest, card.input, compute, root, card.backbone)
         return lessons.cached(network, frozen, trunk, params, card)
 
     tuned = tune(

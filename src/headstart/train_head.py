@@ -39,7 +39,7 @@ def train_head(params: Params, root: Path) -> None:
         _try_size(network, card)
         return network
 
-    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root)
+    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root, card.backbone)
     depth = params.fine_tune.freeze_depth if params.fine_tune.cache_frozen else 0
     found = embeddings([*train.images, *val.images], trunk, depth)
     features, val_features = found[: len(train.images)], found[len(train.images) :]
