@@ -80,6 +80,18 @@ def test_the_cache_holds_every_picture_in_its_order(tmp_path: Path) -> None:
     assert np.array_equal(backwards, found[::-1])
 
 
+def test_too_many_to_keep_are_decoded_each_time_to_the_same_pixels(tmp_path: Path) -> None:
+    images = stored(tmp_path)
+    size = 5 * 48 * 48 * 3
+    files = pixels.within(0.9 * size / 1e9, images, tmp_path, wanted())
+    assert not (tmp_path / ".cache").exists()
+    found = pixels.within(1.1 * size / 1e9, images, tmp_path, wanted())
+    assert isinstance(found, np.memmap)
+    assert len(files) == len(found) == 5
+    for rows in (slice(1, 4), slice(3, 9), np.array([4, 0, 0, 2])):
+        assert np.array_equal(files[rows], found[rows])
+
+
 def cached(root: Path) -> set[Path]:
     return set((root / ".cache/pixels").rglob("*.npy"))
 

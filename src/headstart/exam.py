@@ -173,8 +173,8 @@ def _facts(
             "frozen": f"{sum(b['state'] == 'frozen' for b in blocks)} of {len(blocks) - 1} blocks while fine-tuning",
             **_above(card),
             "stored copies": f"{params.augment.copies} of each training picture",
-            "train-head": f"at most {params.train_head.epochs} epochs, rate {params.train_head.lr:g}",
-            "fine-tune": f"at most {params.fine_tune.epochs} epochs, rate {params.fine_tune.lr:g}, "
+            "train-head": f"at most {params.train_head.most_epochs()} epochs, rate {params.train_head.lr:g}",
+            "fine-tune": f"at most {params.fine_tune.most_epochs()} epochs, rate {params.fine_tune.lr:g}, "
             f"layer decay {params.fine_tune.layer_decay:g}",
             "seed": str(params.seed),
         },

@@ -29,6 +29,7 @@ def fine_tune(params: Params, root: Path) -> None:
         network, idle = classify.build(tensors, card), frozenset()
         blocks = freeze.blocks(network.trunk)
     depth = freeze.depth_of(blocks, section.freeze_depth)
+    thaws = tuple((step.epoch, freeze.depth_of(blocks, step.depth)) for step in section.unfreeze)
     table = freeze.table(network, blocks, depth)
     show_blocks(table)
 
@@ -45,7 +46,7 @@ def fine_tune(params: Params, root: Path) -> None:
     tuned = tune(
         network,
         tensors,
-        Plan(blocks, depth, idle, section.layer_decay, section.batch_norm),
+        Plan(blocks, depth, idle, section.layer_decay, section.batch_norm, thaws),
         shown,
         section=section,
         card=card,

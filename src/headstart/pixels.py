@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,31 @@ def decode(path: Path, wanted: Input) -> Pixels:
     """`fit` for a file that went through the door."""
     with Pillow.open(path) as picture:
         return fit(picture, wanted)
+
+
+class Files:
+    """Pictures that are decoded whenever rows of them are asked for: too many to keep decoded."""
+
+    def __init__(self, images: Sequence[Image], root: Path, wanted: Input) -> None:
+        self._paths, self._wanted = [root / image.file_name for image in images], wanted
+        self._threads = ThreadPoolExecutor(pool.cores(), "decode")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Pixels:
+        paths = self._paths[rows] if isinstance(rows, slice) else [self._paths[row] for row in rows]
+        return np.stack(list(self._threads.map(lambda path: decode(path, self._wanted), paths)))
+
+
+def within(most_gb: float, images: Sequence[Image], root: Path, wanted: Input) -> Pixels | Files:
+    """`load`, unless the pictures take more than `most_gb` (10^9 bytes): then they are decoded each time.
+
+    Both give the same pixels.
+    """
+    if len(images) * wanted.size**2 * 3 > most_gb * 1e9:
+        return Files(images, root, wanted)
+    return load(images, root, wanted, "decode")
 
 
 def load(images: Sequence[Image], root: Path, wanted: Input, what: str) -> Pixels:
