@@ -21,7 +21,9 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECT = ("solar-modules", "raccoon", "open-images-detector")
 FOR_DETECTORS = {"model.detector", "model.pyramid", "augment.mosaic"}
 FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling")} | {
-    "train_head.sampling"
+    "train_head.sampling",
+    "export.quantize",
+    "export.max_drop",
 }
 SMALL: dict[str, object] = {
     "model": {"backbone": tiny.TRUNK, "weights": "none", "image_size": 32},
