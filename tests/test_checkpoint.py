@@ -31,12 +31,15 @@ class DiedError(Exception):
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("ema", [0, 0.9])
 @pytest.mark.parametrize("patience", [0, 2])
-def test_stopped_after_any_step_it_ends_in_the_same_bits(tmp_path: Path, ema: float, patience: int) -> None:
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2, "clip_norm": 0.3}])
+def test_stopped_after_any_step_it_ends_in_the_same_bits(
+    tmp_path: Path, ema: float, patience: int, more: dict[str, float]
+) -> None:
     """Dropout, batch norm, moments, average, best epoch and history: all of it goes on."""
-    params = test_fit.make(ema=ema, weight_decay=0.1, warmup_epochs=1, patience=patience)
+    params = test_fit.make(ema=ema, weight_decay=0.1, warmup_epochs=1, patience=patience, **more)
     whole = test_fit.network()
     expected = test_fit.run(tmp_path / "whole", params, whole)
-    steps = test_fit.STEPS * params.epochs
+    steps = test_fit.STEPS * params.most_epochs()
     for death in range(1, steps + 1):
         folder, seen = tmp_path / str(death), 0
 

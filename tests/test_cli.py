@@ -44,7 +44,7 @@ def test_help_does_not_pay_for_torch() -> None:
         check=True,
     )
     assert done.stdout.endswith("loaded []\n")
-    assert all(command in done.stdout for command in [*cli.STAGES, "predict", "serve", "demo"])
+    assert all(command in done.stdout for command in [*cli.STAGES, "predict", "serve", "demo", "cache"])
 
 
 def test_every_stage_is_a_command_and_names_a_function_that_is_there() -> None:

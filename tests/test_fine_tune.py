@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import tiny
 from conftest import Project
-from headstart import classify, freeze, modelfile
+from headstart import checkpoint, classify, freeze, modelfile
+from headstart.checkpoint import Checkpoints
 from headstart.errors import UserError
 from headstart.fine_tune import fine_tune
 from headstart.tune import Autocast, groups
@@ -283,6 +284,87 @@ def test_views_take_turns() -> None:
     originals = (picture(1), picture(2))
     views = _views(originals, (*originals, picture(3, 1), picture(4, 2), picture(5, 1)))
     assert [[image.id for image in some] for some in views] == [[1, 3, 5], [2, 4]]
+
+
+def model_and_history(root: Path, **changes: Any) -> list[bytes]:
+    fine_tune(tiny.make_params(**changes), root)
+    return [(root / f"stages/fine-tune/{name}").read_bytes() for name in ("model.safetensors", "history.csv")]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"mixup": 0.4, "cutmix": 1},
+        {"sampling": "balanced"},
+        {"unfreeze": [{"epoch": 0, "depth": -1}, {"epoch": 1, "depth": 3}]},
+        {"clip_norm": 0.01, "accumulate": 2},
+    ],
+    ids=lambda how: next(iter(how)),
+)
+def test_an_option_changes_the_model_and_gives_the_same_bits_stopped_or_not(
+    root: Path, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine_tuned = {"epochs": 3, "ema": 0, "batch_size": 4}
+    plain = model_and_history(root, fine_tune=fine_tuned)
+    first = model_and_history(root, fine_tune=fine_tuned | how)
+    assert first[1] != plain[1]
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    saved = itertools.count(1)
+    save = Checkpoints.save
+
+    def killed(self: Checkpoints, state: dict[str, Any], number: int) -> None:
+        save(self, state, number)
+        if next(saved) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        model_and_history(root, fine_tune=fine_tuned | how)
+    assert model_and_history(root, fine_tune=fine_tuned | how) == first
+
+
+@pytest.mark.usefixtures("last_epoch_is_best")
+@pytest.mark.parametrize("cached", [False, True])
+def test_blocks_thaw_when_the_schedule_says(root: Path, cached: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stopped after each epoch, what has moved are the blocks freed until then."""
+    names = {block.number: of_block(block.parameters) for block in freeze.blocks(trunk(tiny.TRUNK))}
+    for epochs, moved in ((1, set()), (2, {5}), (3, {3, 4, 5})):
+        thaws = [{"epoch": 0, "depth": -1}, {"epoch": 1, "depth": 5}, {"epoch": 2, "depth": 3}][:epochs]
+        depth = thaws[-1]["depth"]
+        before, after = before_and_after(
+            root, epochs=epochs, freeze_depth=depth, unfreeze=thaws, ema=0, cache_frozen=cached
+        )
+        for number, owners in names.items():
+            weights = [name for name in before if name.rpartition(".")[0] in owners and before[name].ndim > 1]
+            assert all(torch.equal(before[name], after[name]) != (number in moved) for name in weights), number
+    assert "fine-tune: from epoch 3 on, 3 blocks are frozen" in capsys.readouterr().out
+
+
+def test_pictures_read_from_disk_every_epoch_train_the_same_model(root: Path) -> None:
+    kept = model_and_history(root)
+    shutil.rmtree(root / ".cache/pixels")
+    assert model_and_history(root, train={"cache_gb": 0}) == kept
+    assert not (root / ".cache/pixels").exists()
+
+
+def test_balanced_sampling_shows_a_rare_label_as_often(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+    loss = classify.loss
+
+    def watched(logits: Tensor, targets: Tensor, *more: Any) -> Tensor:
+        shown.extend(targets.tolist())
+        return loss(logits, targets, *more)
+
+    monkeypatch.setattr(classify, "loss", watched)
+    path = root / "stages/split/train.json"
+    whole = json.loads(path.read_text())
+    rare = [image["id"] for image in whole["images"] if image["label"] == "red"][1:]
+    whole["images"] = [image for image in whole["images"] if image["id"] not in rare]
+    path.write_text(json.dumps(whole))
+    for sampling, often in (("shuffled", 1), ("balanced", len(whole["images"]) // 2)):
+        shown.clear()
+        before_and_after(root, epochs=1, sampling=sampling)
+        assert shown.count(1) in (often, often + 1)
 
 
 def test_blocks_are_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headstart.adamw import Group
+from headstart.adamw import AdamW, Group
 from headstart.checkpoint import Checkpoints
 from headstart.errors import UserError
-from headstart.fit import Batch, Best, Scores, fit, order, schedule, steps_of
+from headstart.fit import Batch, Best, Scores, fit, schedule
+from headstart.fit_params import AUTO_EPOCHS, AUTO_PATIENCE
+from headstart.order import order, steps_of
 from headstart.params import FitParams
 
 ROWS, STEPS = 24, 3
@@ -129,6 +131,109 @@ def test_early_stopping(tmp_path: Path, losses: Sequence[float], patience: int, 
     found = run(tmp_path, make(epochs=7, patience=patience), model, scripted(model, losses, []))
     assert (found.epoch, found.epochs) == (best, epochs)
     assert len(history(tmp_path)) == epochs
+
+
+def test_auto_goes_on_until_nothing_better_comes(tmp_path: Path) -> None:
+    model = network()
+    losses = [9, 8, 7, 6.0] + [6.5] * AUTO_EPOCHS
+    found = run(tmp_path, make(epochs="auto"), model, scripted(model, losses, []))
+    assert (found.epoch, found.epochs) == (3, 3 + AUTO_PATIENCE)
+    model = network()
+    found = run(tmp_path / "own", make(epochs="auto", patience=2), model, scripted(model, losses, []))
+    assert (found.epoch, found.epochs) == (3, 3 + 2)
+
+
+def test_auto_ends(tmp_path: Path) -> None:
+    model = network()
+    falling = [100.0 - number for number in range(AUTO_EPOCHS + 9)]
+    assert run(tmp_path, make(epochs="auto"), model, scripted(model, falling, [])).epochs == AUTO_EPOCHS
+    assert history(tmp_path)[-1]["lr"] < 0.001, "the rate has fallen by then"
+
+
+def learned(folder: Path, params: FitParams, inputs: Tensor, parts: Sequence[int]) -> list[Tensor]:
+    """The weights of a linear layer after one epoch on pictures in batches of these sizes."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 2)
+    targets = torch.arange(len(inputs)) % 2
+    fit(
+        model,
+        [Group(list(model.parameters()))],
+        batches=lambda epoch, first: zip(
+            torch.split(inputs, list(parts)), torch.split(targets, list(parts)), strict=True
+        ),
+        steps=len(parts),
+        loss=F.cross_entropy,
+        validate=scripted(model, (2, 1), []),
+        params=params,
+        history=folder / "history.csv",
+        what="train-head",
+        pictures=lambda epoch, batch: [],
+        checkpoints=Checkpoints(folder / "checkpoints"),
+    )
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("parts", [(4, 4, 4), (2, 5, 5), (6, 6)])
+def test_gathered_batches_are_one_large_batch(tmp_path: Path, parts: Sequence[int]) -> None:
+    """Of other sizes too, and when the epoch ends before enough are gathered."""
+    inputs = torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
+    params = make(epochs=1, warmup_epochs=0, weight_decay=0.1)
+    whole = learned(tmp_path / "whole", params, inputs, [12])
+    # Constant but for the schedule: a step's rate is that of its last batch.
+    gathered = params.model_copy(update={"accumulate": 3})
+    flat = params.lr * schedule(len(parts) - 1, len(parts), params)
+    found = learned(tmp_path / "parts", gathered.model_copy(update={"lr": params.lr * params.lr / flat}), inputs, parts)
+    for one, other in zip(whole, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_long_gradient_is_cut_to_the_norm_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    step = AdamW.step
+
+    def watched(self: AdamW, rate: float) -> None:
+        grads = [p.grad for group in self.groups for p in group.parameters if p.grad is not None]
+        seen.append(torch.cat([grad.flatten() for grad in grads]).norm().item())
+        step(self, rate)
+
+    monkeypatch.setattr(AdamW, "step", watched)
+    inputs = 50 * torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
+    learned(tmp_path / "free", make(epochs=1), inputs, [6, 6])
+    free, seen[:] = list(seen), []
+    assert min(free) > 1
+    learned(tmp_path / "cut", make(epochs=1, clip_norm=0.5), inputs, [6, 6])
+    assert seen == pytest.approx([0.5, 0.5], rel=1e-3)
+    seen.clear()
+    learned(tmp_path / "high", make(epochs=1, clip_norm=1e6), inputs, [6, 6])
+    assert seen[0] == pytest.approx(free[0]), "a short one is left alone"
+
+
+def test_what_is_frozen_at_the_beginning_moves_once_it_is_freed(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2))
+    seen: list[dict[str, Tensor]] = []
+
+    def begin(epoch: int) -> None:
+        model[0].requires_grad_(epoch > 2)
+
+    fit(
+        model,
+        [Group(list(model.parameters()))],
+        batches=lambda epoch, first: iter([(torch.randn(16, 5), torch.arange(16) % 2)]),
+        steps=1,
+        loss=F.cross_entropy,
+        validate=scripted(model, (4, 3, 2, 1), seen),
+        params=make(epochs=3, weight_decay=0.1, ema=0.5),
+        history=tmp_path / "history.csv",
+        what="train-head",
+        pictures=lambda epoch, batch: [],
+        checkpoints=Checkpoints(tmp_path / "checkpoints"),
+        begin=begin,
+    )
+    first = [weights["0.weight"] for weights in seen]
+    assert torch.equal(first[0], first[1])
+    assert torch.equal(first[0], first[2])
+    assert not torch.equal(first[0], first[3])
+    assert not torch.equal(seen[0]["1.weight"], seen[1]["1.weight"])
 
 
 def test_it_learns_and_the_history_says_how(tmp_path: Path) -> None:

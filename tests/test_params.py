@@ -97,6 +97,33 @@ def test_params_do_not_change_after_loading() -> None:
         ("seed", -1, "seed: -1: input should be greater than or equal to 0"),
         ("split.val", 0.5, "split: this section: train + val + test must be 1, they are 1.35"),
         ("augment.horizontal_flip", 1.5, "augment.horizontal_flip: 1.5: input should be less than or equal to 1"),
+        ("train_head.epochs", "many", "train_head.epochs: 'many': input should be a valid integer"),
+        ("train_head.accumulate", 0, "train_head.accumulate: 0: input should be greater than or equal to 1"),
+        (
+            "fine_tune.mixup",
+            0.2,
+            "fine_tune: this section: mixup and cutmix need pictures, and cache_frozen keeps none",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 1, "depth": 13}],
+            "fine_tune: this section: unfreeze: the first epoch must be 0",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 0, "depth": 13}, {"epoch": 2, "depth": 14}],
+            "fine_tune: this section: unfreeze: each depth must be less than the one before",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 6}],
+            "fine_tune: this section: unfreeze: the last depth must be freeze_depth: give 13 there, or freeze_depth: 6",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 0, "depth": -1}, {"epoch": 6, "depth": 13}],
+            "fine_tune: this section: unfreeze: epoch 6 never comes: there are 6 epochs",
+        ),
         ("evaluate", ..., "evaluate: missing; add it (recipes/solar-cells.yaml has every key)"),
         ("train_head.lr", ..., "train_head.lr: missing; add it (recipes/solar-cells.yaml has every key)"),
         ("train", None, "train: None: input should be a valid dictionary or instance of TrainParams"),
@@ -115,6 +142,19 @@ def test_params_do_not_change_after_loading() -> None:
 )
 def test_a_mistake_is_one_line(tmp_path: Path, key: str, value: object, said: str) -> None:
     assert complaint(changed(tmp_path, key, value)).startswith(said)
+
+
+def test_both_ways_to_balance_are_one_too_many(tmp_path: Path) -> None:
+    text = RECIPE.replace("class_weights: none", "class_weights: balanced", 1)
+    text = text.replace("sampling: shuffled", "sampling: balanced", 1)
+    assert complaint(written(tmp_path, text)).startswith("train_head: this section: sampling and class_weights both")
+
+
+def test_auto_epochs_load_and_come_back_from_plain_values(tmp_path: Path) -> None:
+    """The process that records the run gets them as JSON."""
+    params = load(changed(tmp_path, "train_head.epochs", "auto"))
+    assert params.train_head.epochs == "auto"
+    assert Params.model_validate(params.model_dump(mode="json", by_alias=True)) == params
 
 
 def test_two_mistakes_are_counted(tmp_path: Path) -> None:
@@ -189,7 +229,15 @@ RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
         ),
         (
             ("label_smoothing: 0 ", "label_smoothing: 0.1 "),
-            "the file: this section: train_head.label_smoothing and class_",
+            "the file: this section: train_head.label_smoothing is for task: classify; give 0",
+        ),
+        (
+            ("accumulate: 1", "accumulate: 1\n  sampling: balanced"),
+            "the file: this section: train_head.sampling is for task: classify; give shuffled",
+        ),
+        (
+            ("epochs: 10", "epochs: 10\n  mixup: 1"),
+            "the file: this section: fine_tune.mixup is for task: classify; give 0",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.compute import Compute
-from headstart.pixels import Input, Pixels
+from headstart.pixels import Files, Input, Pixels
 
 # Every pass without gradients has this many pictures, the last one padded: what the network says of a picture
 # must not depend on its company.
@@ -27,7 +27,7 @@ def normalise(pictures: Tensor, wanted: Input) -> Tensor:
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def outputs(network: nn.Module, pixels: Pixels, wanted: Input, compute: Compute, batch: int = BATCH) -> Tensor:
+def outputs(network: nn.Module, pixels: Pixels | Files, wanted: Input, compute: Compute, batch: int = BATCH) -> Tensor:
     """What the network gives, (n, ...) in fp32 on the CPU, for pixels (n, s, s, 3)."""
     out = []
     for start in range(0, len(pixels), batch):

@@ -21,26 +21,28 @@ from headstart.moves import mosaic, move_targets
 from headstart.params import Params
 
 
-def stored(network: Detector, card: Card, compute: Compute, root: Path) -> Lessons:
+def stored(network: Detector, params: Params, card: Card, compute: Compute, root: Path) -> Lessons:
     """The head's lessons: originals and stored copies, through the frozen trunk each time.
 
     Its maps are not kept: the trunk is a small part of a step, and a picture's maps are several times its pixels.
     """
     train = coco.read(root / "stages/augment/train.json")
-    seen, targets = pixels.load(train.images, root, card.input, "decode"), detect.targets(train, card.input)
+    seen = pixels.within(params.train.cache_gb, train.images, root, card.input)
+    targets = detect.targets(train, card.input)
 
     def batch(rows: Tensor, epoch: int) -> Batch:
         pictures = normalise(floats(seen[rows.numpy()], compute.device), card.input)
         boxes = detect.padded([targets[row] for row in rows]).to(compute.device)
         return (pictures, boxes), boxes
 
-    return _lessons(network, train, batch, None, card, compute, root)
+    return _lessons(network, train, batch, None, params.train.cache_gb, card, compute, root)
 
 
 def fresh(network: Detector, params: Params, card: Card, compute: Compute, root: Path) -> Lessons:
     """Every epoch changes the training pictures and their boxes anew; some are four pictures in one."""
     train = coco.read(root / "stages/split/train.json")
-    seen, targets = pixels.load(train.images, root, card.input, "decode"), detect.targets(train, card.input)
+    seen = pixels.within(params.train.cache_gb, train.images, root, card.input)
+    targets = detect.targets(train, card.input)
 
     def batch(rows: Tensor, epoch: int) -> Batch:
         pictures, boxes, drawn = [], [], []
@@ -62,7 +64,8 @@ def fresh(network: Detector, params: Params, card: Card, compute: Compute, root:
         wanted = detect.padded(boxes).to(compute.device)
         return (inputs, wanted), wanted
 
-    return _lessons(network, train, batch, [params.augment.model_dump(), params.seed], card, compute, root)
+    changed = [params.augment.model_dump(), params.seed]
+    return _lessons(network, train, batch, changed, params.train.cache_gb, card, compute, root)
 
 
 def _four(row: int, count: int, share: float, change: Draw) -> list[int]:
@@ -88,12 +91,14 @@ def _lessons(
     train: Manifest,
     batch: Callable[[Tensor, int], Batch],
     changed: object,
+    cache_gb: float,
     card: Card,
     compute: Compute,
     root: Path,
 ) -> Lessons:
     val = coco.read(root / "stages/split/val.json")
-    held, targets = pixels.load(val.images, root, card.input, "decode"), detect.targets(val, card.input)
+    held = pixels.within(cache_gb, val.images, root, card.input)
+    targets = detect.targets(val, card.input)
 
     def loss(said: Tensor, wanted: Tensor) -> Tensor:
         return detect.loss(network, said, wanted)

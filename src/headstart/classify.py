@@ -63,7 +63,7 @@ def class_weights(targets: Tensor, labels: int, params: FitParams) -> Tensor | N
 
 
 def loss(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Cross entropy, a scalar; in fp32, whatever the network computed in."""
+    """Cross entropy, a scalar; in fp32, whatever the network computed in. Targets: (n,), or shares (n, labels)."""
     return F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
 
 

@@ -139,6 +139,31 @@ def demo(
     demo(out, model)
 
 
+cache_app = typer.Typer(help="What the stages keep under .cache to go faster, and how much.")
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.callback(invoke_without_command=True)
+def cache(context: typer.Context) -> None:
+    """Show what the stages keep under .cache to go faster; `headstart cache clear` removes it."""
+    if context.invoked_subcommand is None:
+        from headstart import kept
+
+        kept.show(kept.entries(Path.cwd()))
+
+
+@cache_app.command("clear")
+def clear_cache(
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only this: pixels, embeddings, activations or checkpoints.")
+    ] = None,
+) -> None:
+    """Remove what is kept; stages may run meanwhile, and make again what they lack."""
+    from headstart import kept
+
+    kept.show(kept.clear(Path.cwd(), kind or ()))
+
+
 def main() -> None:
     """Run the app; a user's mistake is one line and exit code 2."""
     try:

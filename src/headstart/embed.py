@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart import freeze, pixels, pool, rowcache
+from headstart import freeze, kept, pixels, pool, rowcache
 from headstart.batches import BATCH, outputs, row_outputs
 from headstart.coco import Image
 from headstart.compute import Compute, trial_pictures
@@ -34,11 +34,16 @@ class Trunk:
     wanted: Input
     compute: Compute
     root: Path  # of the repository
+    name: str = ""  # for people who look at what is kept
 
     def folder(self, kind: str, *more: object) -> Path:
         """Where rows are kept: the key is everything they depend on, the picture aside."""
         parts = (self.sha256, self.wanted.model_dump_json(), self.compute.name(), torch.__version__, *more)
         return self.root / f".cache/{kind}" / hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
+
+    def words(self) -> str:
+        """What rows depend on: `resnet50 (weights 1a2b3c4d), 224 px squash, cpu bf16`."""
+        return f"{self.name} (weights {self.sha256[:8]}), {self.wanted.words()}, {self.compute.name()}".lstrip()
 
 
 def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
@@ -50,6 +55,7 @@ def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
         depth: if not 0, fine-tuning wants `activations` at this depth, and the pictures pass through them.
     """
     folder = trunk.folder("embeddings")
+    kept.use(folder, trunk.words())
     found = rowcache.read(folder)
     lacking = _lacking(images, found)
     if lacking and depth:
@@ -71,6 +77,7 @@ def activations(images: Sequence[Image], trunk: Trunk, depth: int, parts: Cut | 
     where the caller has it already.
     """
     folder = trunk.folder("activations", depth)
+    kept.use(folder, f"{trunk.words()}, blocks below {depth}")
     found = rowcache.read(folder)
     lacking = _lacking(images, found)
     if lacking:

@@ -103,9 +103,8 @@ def _head_only(parts: Mapping[str, Manifest], params: Params, root: Path) -> tup
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     network = classify.build(tensors, card)
-    trunk = Trunk(
-        lambda: network.trunk, modelfile.digest(modelfile.under("trunk.", tensors)), card.input, compute, root
-    )
+    digest = modelfile.digest(modelfile.under("trunk.", tensors))
+    trunk = Trunk(lambda: network.trunk, digest, card.input, compute, root, card.backbone)
 
     def features(images: Sequence[Image]) -> Tensor:
         return embeddings(images, trunk)
@@ -175,8 +174,8 @@ def _facts(
             "frozen": f"{sum(b['state'] == 'frozen' for b in blocks)} of {len(blocks) - 1} blocks while fine-tuning",
             **_above(card),
             "stored copies": f"{params.augment.copies} of each training picture",
-            "train-head": f"at most {params.train_head.epochs} epochs, rate {params.train_head.lr:g}",
-            "fine-tune": f"at most {params.fine_tune.epochs} epochs, rate {params.fine_tune.lr:g}, "
+            "train-head": f"at most {params.train_head.most_epochs()} epochs, rate {params.train_head.lr:g}",
+            "fine-tune": f"at most {params.fine_tune.most_epochs()} epochs, rate {params.fine_tune.lr:g}, "
             f"layer decay {params.fine_tune.layer_decay:g}",
             "seed": str(params.seed),
         },

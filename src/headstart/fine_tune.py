@@ -29,6 +29,7 @@ def fine_tune(params: Params, root: Path) -> None:
         network, idle = classify.build(tensors, card), frozenset()
         blocks = freeze.blocks(network.trunk)
     depth = freeze.depth_of(blocks, section.freeze_depth)
+    thaws = tuple((step.epoch, freeze.depth_of(blocks, step.depth)) for step in section.unfreeze)
     table = freeze.table(network, blocks, depth)
     show_blocks(table)
 
@@ -38,13 +39,14 @@ def fine_tune(params: Params, root: Path) -> None:
         if not section.cache_frozen:
             return lessons.fresh(network, params, card, compute, root)
         pretrained = modelfile.under("trunk.", tensors)
-        trunk = Trunk(lambda: _trunk(pretrained, card), modelfile.digest(pretrained), card.input, compute, root)
+        digest = modelfile.digest(pretrained)
+        trunk = Trunk(lambda: _trunk(pretrained, card), digest, card.input, compute, root, card.backbone)
         return lessons.cached(network, frozen, trunk, params, card)
 
     tuned = tune(
         network,
         tensors,
-        Plan(blocks, depth, idle, section.layer_decay, section.batch_norm),
+        Plan(blocks, depth, idle, section.layer_decay, section.batch_norm, thaws),
         shown,
         section=section,
         card=card,

@@ -1,7 +1,6 @@
 """The training loop, one for everything that trains."""
 
 import csv
-import hashlib
 import io
 import math
 import time
@@ -51,6 +50,7 @@ def fit(
     what: str,
     pictures: Callable[[int, int], Sequence[str]],
     checkpoints: Checkpoints,
+    begin: Callable[[int], None] = lambda epoch: None,
 ) -> Best:
     """Train, and leave the network as it was at its best epoch by val_loss.
 
@@ -68,6 +68,7 @@ def fit(
         what: the stage's name, for the lines printed.
         pictures: epoch and number of a batch -> the files in it, for the line that says where a loss went wrong.
         checkpoints: of this training.
+        begin: told each epoch before it begins; it may freeze parameters that trained at the start, or free them.
 
     Raises:
         UserError: the loss is not finite.
@@ -82,8 +83,9 @@ def fit(
         network.eval()
         run.keep(Best(0, 0, validate()))
     with Stop() as stop:
-        while run.epoch <= params.epochs and not run.impatient():
-            begin = time.perf_counter()
+        while run.epoch <= params.most_epochs() and not run.impatient():
+            started = time.perf_counter()
+            begin(run.epoch)
             freeze.train_mode(network)
             rest = track(batches(run.epoch, run.step), f"{what} epoch {run.epoch}", steps - run.step)
             for inputs, targets in rest:
@@ -91,7 +93,9 @@ def fit(
                 if not math.isfinite(value.item()):
                     raise _not_finite(value.item(), what, params, run, steps, pictures(run.epoch, run.step))
                 rate = params.lr * schedule((run.epoch - 1) * steps + run.step, steps, params)
-                run.learn(value, rate, (run.epoch - 1) * steps + run.step, len(targets))
+                run.learn(value, rate, steps, len(targets))
+                if not run.whole():
+                    continue
                 if checkpoints.due() or stop.asked:
                     checkpoints.save(run.state(), (run.epoch - 1) * steps + run.step)
                 stop.obey(
@@ -99,13 +103,13 @@ def fit(
                 )
             row = run.end_epoch(validate, params.lr * schedule(run.epoch * steps - 1, steps, params))
             print(
-                f"  epoch {len(run.rows):>3}/{params.epochs}  train loss {row['train_loss']:.4f}"
-                f"  {_words(run.scores)}  {time.perf_counter() - begin:.1f} s",
+                f"  epoch {len(run.rows):>3}/{params.most_epochs()}  train loss {row['train_loss']:.4f}"
+                f"  {_words(run.scores)}  {time.perf_counter() - started:.1f} s",
                 flush=True,
             )
             write_text(history, _csv(run.rows))
     if run.impatient():
-        print(f"  no better val loss for {params.patience} epochs: stopped")
+        print(f"  no better val loss for {params.stops_after()} epochs: stopped")
     network.load_state_dict(run.kept)
     network.eval()
     print(f"  kept epoch {run.best.epoch}: {_words(run.best.scores)}")
@@ -122,6 +126,7 @@ class _Run:
         self._average = [parameter.detach().clone() for parameter in self._trained]
         self.epoch, self.step = 1, 0  # the step to come
         self._total = self._count = 0.0
+        self._waiting: list[int] = []  # sizes of batches whose gradients are gathered for the next step
         self.rows: list[dict[str, float]] = []
         self.best = Best(0, 0, {})
         self.scores: Scores = {}  # of the last epoch
@@ -133,16 +138,32 @@ class _Run:
 
     def impatient(self) -> bool:
         """Whether the last epochs, as many as params.patience, brought nothing better."""
-        return 0 < self._params.patience <= len(self.rows) - self.best.epoch
+        return 0 < self._params.stops_after() <= len(self.rows) - self.best.epoch
 
-    def learn(self, value: Tensor, rate: float, step: int, count: int) -> None:
-        """One step down a loss that is the mean over `count` pictures."""
-        self._optimizer.clear()
-        torch.autograd.backward(value)
-        self._optimizer.step(rate)
-        _follow(self._average, self._trained, min(self._params.ema, (step + 1) / (step + 10)))
+    def whole(self) -> bool:
+        """Whether every batch seen is in the weights: only then is there nothing more to a run than its state."""
+        return not self._waiting
+
+    def learn(self, value: Tensor, rate: float, steps: int, count: int) -> None:
+        """One batch, whose loss is the mean over `count` pictures; a step down once there are enough of them."""
+        params = self._params
+        if not self._waiting:
+            self._optimizer.clear()
+        torch.autograd.backward(value if params.accumulate == 1 else value * count)
+        self._waiting.append(count)
         self._total, self._count = self._total + value.item() * count, self._count + count
         self.step += 1
+        if len(self._waiting) < params.accumulate and self.step < steps:
+            return
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        if params.accumulate > 1:
+            torch._foreach_div_(gradients, float(sum(self._waiting)))
+        if params.clip_norm:
+            nn.utils.clip_grad_norm_(self._trained, params.clip_norm)
+        self._optimizer.step(rate)
+        taken = ((self.epoch - 1) * steps + self.step - 1) // params.accumulate
+        _follow(self._average, self._trained, min(params.ema, (taken + 1) / (taken + 10)))
+        self._waiting.clear()
 
     def end_epoch(self, validate: Callable[[], Scores], rate: float) -> dict[str, float]:
         """Score the averaged weights, keep them if they are the best; the epoch's row of history.csv."""
@@ -198,7 +219,7 @@ def _words(scores: Scores) -> str:
 
 def schedule(step: int, steps: int, params: FitParams) -> float:
     """Share of the rate at a step: a linear warm-up, then half a cosine down to nothing at the last epoch's end."""
-    warm, total = params.warmup_epochs * steps, params.epochs * steps
+    warm, total = params.warmup_epochs * steps, params.most_epochs() * steps
     if step < warm:
         return (step + 1) / (warm + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
@@ -228,16 +249,3 @@ def _csv(rows: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
     return text.getvalue()
-
-
-def order(count: int, batch_size: int, *key: int) -> tuple[Tensor, ...]:
-    """Rows 0..count-1 shuffled by a key, in batches of almost equal size: batch norm cannot do with one row."""
-    digest = hashlib.sha256(repr(key).encode()).digest()  # torch looks at 32 bits of a seed: each must hold all the key
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
-    return torch.randperm(count, generator=generator).tensor_split(steps_of(count, batch_size))
-
-
-def steps_of(count: int, batch_size: int) -> int:
-    """Batches in an epoch: none of a single row, unless that is the size asked for."""
-    most = count if batch_size == 1 else count // 2
-    return max(1, min(round(count / batch_size), most))

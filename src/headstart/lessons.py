@@ -16,6 +16,7 @@ from headstart.compute import Compute
 from headstart.cut import cut
 from headstart.embed import Trunk, activations
 from headstart.fit import Batch, Scores
+from headstart.mix import mixer
 from headstart.modelfile import Card
 from headstart.params import Params
 
@@ -31,6 +32,7 @@ class Lessons:
         batch: rows of the training set, epoch -> inputs and targets.
         loss: (what the network says, targets) -> scalar.
         validate: scores of the network as it is, val_loss among them.
+        labels: of a classifier, the number of each row's label.
     """
 
     network: nn.Module
@@ -39,12 +41,13 @@ class Lessons:
     batch: Callable[[Tensor, int], Batch]
     loss: Callable[[Tensor, Tensor], Tensor]
     validate: Callable[[], Scores]
+    labels: Tensor | None = None
 
 
 def fresh(network: Classifier, params: Params, card: Card, compute: Compute, root: Path) -> Lessons:
     """Every epoch changes the training pictures anew, and the whole network runs on them."""
     train, val = (coco.read(root / f"stages/split/{name}.json").images for name in ("train", "val"))
-    seen, held = (pixels.load(images, root, card.input, "decode") for images in (train, val))
+    seen, held = (pixels.within(params.train.cache_gb, some, root, card.input) for some in (train, val))
 
     def inputs(rows: Tensor, epoch: int) -> Tensor:
         pictures = floats(seen[rows.numpy()], compute.device)
@@ -85,9 +88,12 @@ def _lessons(
     targets, val_targets = (classify.targets(some, card.labels) for some in images)
     balance = classify.class_weights(targets, len(card.labels), section)
 
+    mix = mixer(section.mixup, section.cutmix, len(card.labels))
+
     def batch(rows: Tensor, epoch: int) -> Batch:
         seen = inputs(rows, epoch)
-        return seen, targets[rows].to(seen.device)
+        wanted = targets[rows].to(seen.device)
+        return mix(seen, wanted, params.seed, epoch, *rows.tolist()) if mix else (seen, wanted)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
         return classify.loss(logits, wanted, balance, section.label_smoothing)
@@ -95,7 +101,7 @@ def _lessons(
     names = [image.file_name for image in images[0]]
     facts = [[(image.sha256, image.label) for image in some] for some in images]
     known = [facts, params.augment.model_dump(), params.seed]
-    return Lessons(network, names, known, batch, loss, lambda: classify.score(val(), val_targets))
+    return Lessons(network, names, known, batch, loss, lambda: classify.score(val(), val_targets), targets)
 
 
 def _views(originals: tuple[Image, ...], stored: tuple[Image, ...]) -> list[list[Image]]:

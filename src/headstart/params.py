@@ -10,9 +10,22 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from headstart.errors import UserError
 from headstart.fetch_params import FetchParams
+from headstart.fit_params import FineTuneParams, FitParams, TrainHeadParams, TrainParams, wrong_for_detectors
 from headstart.section import SPLITS, Count, Fraction, Positive, Section, Split
 
-__all__ = ["SPLITS", "FetchParams", "Params", "Section", "Split", "explain", "load"]
+__all__ = [
+    "SPLITS",
+    "FetchParams",
+    "FineTuneParams",
+    "FitParams",
+    "Params",
+    "Section",
+    "Split",
+    "TrainHeadParams",
+    "TrainParams",
+    "explain",
+    "load",
+]
 
 
 WHOLE = (  # complete detectors of torchvision's
@@ -103,47 +116,6 @@ class AugmentParams(Section):
     mosaic: Fraction = 0.0  # of a detector: how often four pictures make one
 
 
-class FitParams(Section):
-    """What both training stages have in common."""
-
-    epochs: Count
-    lr: Positive
-    batch_size: Count = 32
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better val loss; 0: never stop early
-
-
-class TrainHeadParams(FitParams):
-    """The head alone, on the embeddings of the frozen trunk."""
-
-
-class FineTuneParams(FitParams):
-    """The trunk above freeze_depth, and the head."""
-
-    freeze_depth: Annotated[int, Field(ge=-1)]
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each block's rate is the next one's times this
-    batch_norm: Literal["fixed", "update"] = "fixed"  # statistics of the blocks that train
-    cache_frozen: bool = False  # run the frozen blocks once on originals and stored copies, not anew every epoch
-
-    @model_validator(mode="after")
-    def _something_to_cache(self) -> "FineTuneParams":
-        if self.cache_frozen and not self.freeze_depth:
-            raise ValueError(
-                "cache_frozen needs frozen blocks: give a freeze_depth other than 0, or cache_frozen: false"
-            )
-        return self
-
-
-class TrainParams(Section):
-    """How to compute, for every stage that runs the network."""
-
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
 class EvaluateParams(Section):
     """What the exam looks like."""
 
@@ -183,13 +155,8 @@ class Params(Section):
         if self.task == "detect":
             if not self.model.detector:
                 raise ValueError(f"model.detector is missing; give one of {', '.join(DETECTORS)}")
-            if self.fine_tune.cache_frozen:
-                raise ValueError("fine_tune.cache_frozen is for task: classify; give false")
-            for name, section in (("train_head", self.train_head), ("fine_tune", self.fine_tune)):
-                if section.label_smoothing or section.class_weights != "none":
-                    raise ValueError(
-                        f"{name}.label_smoothing and class_weights are for task: classify; give 0 and none"
-                    )
+            if wrong := wrong_for_detectors(self.train_head, self.fine_tune):
+                raise ValueError(f"{wrong[0]} is for task: classify; give {wrong[1]}")
         return self
 
 

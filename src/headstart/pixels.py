@@ -1,8 +1,8 @@
 """Picture file -> pixels of the network's size: decoded once, kept as bytes. No torch in here."""
 
 import hashlib
-import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict
 
-from headstart import pool
+from headstart import kept, pool
 from headstart.coco import Image
 
 Pixels = npt.NDArray[np.uint8]
@@ -39,6 +39,10 @@ class Input(BaseModel):
     crop: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def words(self) -> str:
+        """`224 px squash`."""
+        return f"{self.size} px {self.resize}"
 
 
 def fit(picture: Pillow.Image, wanted: Input) -> Pixels:
@@ -100,24 +104,50 @@ def decode(path: Path, wanted: Input) -> Pixels:
         return fit(picture, wanted)
 
 
+class Files:
+    """Pictures that are decoded whenever rows of them are asked for: too many to keep decoded."""
+
+    def __init__(self, images: Sequence[Image], root: Path, wanted: Input) -> None:
+        self._paths, self._wanted = [root / image.file_name for image in images], wanted
+        self._threads = ThreadPoolExecutor(pool.cores(), "decode")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Pixels:
+        paths = self._paths[rows] if isinstance(rows, slice) else [self._paths[row] for row in rows]
+        return np.stack(list(self._threads.map(lambda path: decode(path, self._wanted), paths)))
+
+
+def within(most_gb: float, images: Sequence[Image], root: Path, wanted: Input) -> Pixels | Files:
+    """`load`, unless the pictures take more than `most_gb` (10^9 bytes): then they are decoded each time.
+
+    Both give the same pixels.
+    """
+    if len(images) * wanted.size**2 * 3 > most_gb * 1e9:
+        return Files(images, root, wanted)
+    return load(images, root, wanted, "decode")
+
+
 def load(images: Sequence[Image], root: Path, wanted: Input, what: str) -> Pixels:
     """All pictures, (n, size, size, 3), as a memory-mapped file under .cache/pixels, made once for a list of pictures.
 
-    The file's name is the hash of what is in it, so a changed picture or size is another file.
+    The folder's name is the hash of what is in it, so a changed picture or size is another one.
     """
     key = hashlib.sha256(wanted.model_dump_json(include={"size", "resize", "interpolation", "crop"}).encode())
     for image in images:
         key.update(image.sha256.encode())
-    path = root / ".cache/pixels" / f"{key.hexdigest()[:32]}.npy"
-    if not path.is_file():
-        _store(images, root, wanted, path, what)
-    found: Pixels = np.load(path, mmap_mode="r")
+    path = root / ".cache/pixels" / key.hexdigest()[:32] / "pixels.npy"
+    kept.use(path.parent, f"{wanted.words()} {wanted.interpolation}")
+    try:
+        found: Pixels = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        return _store(images, root, wanted, path, what)
     return found
 
 
-def _store(images: Sequence[Image], root: Path, wanted: Input, path: Path, what: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+def _store(images: Sequence[Image], root: Path, wanted: Input, path: Path, what: str) -> Pixels:
+    part = kept.part(path)
     shape = (len(images), wanted.size, wanted.size, 3)
     pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
@@ -126,4 +156,6 @@ def _store(images: Sequence[Image], root: Path, wanted: Input, path: Path, what:
 
     pool.each(put, range(len(images)), what)
     pixels.flush()
-    part.replace(path)
+    kept.put(part, path)
+    pixels.flags.writeable = False
+    return pixels

@@ -1,7 +1,6 @@
 """Rows of numbers by a picture's hash, in files that are only ever added: .cache/<kind>/<key>/*.safetensors."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from headstart import kept
+
 
 def read(folder: Path) -> dict[str, Tensor]:
     """Everything in a folder. A file that cannot be read is removed, and its pictures are run again."""
@@ -17,6 +18,8 @@ def read(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             found |= _load(path)
+        except FileNotFoundError:  # cleared since the folder was listed
+            continue
         except (SafetensorError, KeyError, ValueError):
             path.unlink(missing_ok=True)
     return found
@@ -27,13 +30,13 @@ def write(folder: Path, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]
 
     Two processes that run the same pictures write the same file: either one may win.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     joined = " ".join(names).encode()
     path = folder / f"{hashlib.sha256(joined).hexdigest()[:32]}.safetensors"
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = kept.part(path)
     save_file({"names": torch.frombuffer(bytearray(joined), dtype=torch.uint8), "rows": rows}, part)
-    part.replace(path)
-    return _load(path)
+    found = _load(part)  # before it has its name: from then on it may be cleared
+    kept.put(part, path)
+    return found
 
 
 def _load(path: Path) -> dict[str, Tensor]:

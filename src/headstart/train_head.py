@@ -14,8 +14,9 @@ from headstart.compute import prepare
 from headstart.embed import Trunk, embeddings
 from headstart.errors import UserError, missing_file
 from headstart.files import read_json, write_json
-from headstart.fit import Batch, Scores, fit, order, steps_of
+from headstart.fit import Batch, Scores, fit
 from headstart.modelfile import Card
+from headstart.order import balanced, order, steps_of
 from headstart.params import ModelParams, Params
 from headstart.pixels import Input
 from headstart.tune import Plan, tune
@@ -39,7 +40,7 @@ def train_head(params: Params, root: Path) -> None:
         _try_size(network, card)
         return network
 
-    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root)
+    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root, card.backbone)
     depth = params.fine_tune.freeze_depth if params.fine_tune.cache_frozen else 0
     found = embeddings([*train.images, *val.images], trunk, depth)
     features, val_features = found[: len(train.images)], found[len(train.images) :]
@@ -51,6 +52,8 @@ def train_head(params: Params, root: Path) -> None:
     balance = classify.class_weights(targets, len(card.labels), section)
 
     def rows_of(epoch: int) -> Sequence[Tensor]:
+        if section.sampling == "balanced":
+            return balanced(targets, section.batch_size, params.seed, epoch)
         return order(len(features), section.batch_size, params.seed, epoch)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
@@ -101,7 +104,7 @@ def _detector(params: Params, root: Path) -> None:
         network,
         {name: tensor.clone() for name, tensor in network.state_dict().items()},
         Plan(blocks, len(blocks), idle),
-        lambda _: box_lessons.stored(network, card, compute, root),
+        lambda _: box_lessons.stored(network, params, card, compute, root),
         section=params.train_head,
         card=card,
         compute=compute,

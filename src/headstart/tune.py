@@ -12,11 +12,12 @@ from headstart import depthwise, freeze, modelfile
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compute import Compute
-from headstart.fit import Batch, Best, fit, order, steps_of
+from headstart.fit import Batch, Best, fit
 from headstart.fold import Pair, fold, unfold
 from headstart.freeze import Block
 from headstart.lessons import Lessons
 from headstart.modelfile import Card
+from headstart.order import balanced, order, steps_of
 from headstart.params import FitParams
 
 
@@ -30,6 +31,7 @@ class Plan:
         idle: parameters that nothing depends on.
         layer_decay: each block's rate is the next one's times this.
         batch_norm: statistics of the blocks that train.
+        thaws: (epochs done, blocks frozen from then on), down to `depth`; none: `depth` from the start.
     """
 
     blocks: list[Block]
@@ -37,6 +39,11 @@ class Plan:
     idle: frozenset[str] = frozenset()
     layer_decay: float = 1.0
     batch_norm: Literal["fixed", "update"] = "fixed"
+    thaws: tuple[tuple[int, int], ...] = ()
+
+    def depth_in(self, epoch: int) -> int:
+        """How many blocks are frozen in an epoch, counted from 1."""
+        return [self.depth, *(depth for done, depth in self.thaws if done < epoch)][-1]
 
 
 @dataclass(frozen=True)
@@ -94,16 +101,23 @@ def tune(
         compute.name(),
         seed,
         section.model_dump(),
-        [plan.depth, plan.layer_decay, plan.batch_norm],
+        [plan.depth, plan.layer_decay, plan.batch_norm, plan.thaws],
         shown.facts,
     )
 
     def rows_of(epoch: int) -> Sequence[Tensor]:
+        if section.sampling == "balanced" and shown.labels is not None:
+            return balanced(shown.labels, section.batch_size, seed, epoch)
         return order(len(shown.names), section.batch_size, seed, epoch)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         for rows in rows_of(epoch)[first:]:
             yield shown.batch(rows, epoch)
+
+    def begin(epoch: int) -> None:
+        freeze.freeze(trunk, plan.blocks, plan.depth_in(epoch), plan.idle)
+        if epoch > 1 and plan.depth_in(epoch) < plan.depth_in(epoch - 1):
+            print(f"{what}: from epoch {epoch} on, {plan.depth_in(epoch)} blocks are frozen", flush=True)
 
     torch.manual_seed(seed)  # dropout's draws must not depend on what was in a cache
     best = fit(
@@ -118,6 +132,7 @@ def tune(
         what=what,
         pictures=lambda epoch, batch: [shown.names[row] for row in rows_of(epoch)[batch]],
         checkpoints=checkpoints,
+        begin=begin,
     )
     after = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     assert all(torch.equal(after[f"trunk.{name}"], tensor) for name, tensor in before.items()), "a frozen weight moved"
