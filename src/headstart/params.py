@@ -16,6 +16,10 @@ __all__ = ["SPLITS", "FetchParams", "Params", "Section", "Split", "explain", "lo
 
 
 DETECTORS = ("fcos", "retinanet")
+CHAMPION_METRICS = {
+    "classify": ("accuracy", "balanced_accuracy", "roc_auc", "log_loss"),
+    "detect": ("AP50", "AP", "AP75"),
+}
 
 
 class TrackingParams(Section):
@@ -141,6 +145,9 @@ class ExportParams(Section):
     tolerance: Positive = 1e-3
     quantize: Literal["none", "int8"] = "none"
     max_drop: Fraction = 0.01  # of accuracy on test, that int8 may cost
+    # Not `register`, which pydantic's models have already.
+    register_as: Annotated[str, Field(alias="register", pattern="^[^/:]*$")] = ""  # a name in MLflow; empty: not
+    champion_metric: str = ""  # empty: the first of its task in CHAMPION_METRICS
 
 
 class Params(Section):
@@ -160,6 +167,21 @@ class Params(Section):
     evaluate: EvaluateParams
     export: ExportParams
 
+    @property
+    def champion_metric(self) -> str:
+        """By which one model is better than another."""
+        return self.export.champion_metric or CHAMPION_METRICS[self.task][0]
+
+    @model_validator(mode="after")
+    def _metric_is_of_the_task(self) -> "Params":
+        known = CHAMPION_METRICS[self.task]
+        if self.champion_metric not in known:
+            raise ValueError(
+                f"export.champion_metric: {self.champion_metric!r} is none of task: {self.task}; give one of "
+                f"{', '.join(known)}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _task_has_its_model(self) -> "Params":
         if self.task == "classify" and (self.model.detector or self.augment.mosaic):
@@ -169,6 +191,8 @@ class Params(Section):
                 raise ValueError(f"model.detector is missing; give one of {', '.join(DETECTORS)}")
             if self.fine_tune.cache_frozen:
                 raise ValueError("fine_tune.cache_frozen is for task: classify; give false")
+            if self.export.quantize != "none":
+                raise ValueError("export.quantize is for task: classify; give none")
             for name, section in (("train_head", self.train_head), ("fine_tune", self.fine_tune)):
                 if section.label_smoothing or section.class_weights != "none":
                     raise ValueError(
