@@ -1,4 +1,4 @@
-"""The exported detector finds what the examined one finds, and `predict` says it in pixels of the picture."""
+"""The exported detector finds what the examined one finds, and so do `predict`, the server, MLflow and the browser."""
 
 import json
 import shutil
@@ -7,17 +7,27 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
+from mlflow import pyfunc
+from mlflow.models import Model as Description
 from PIL import Image
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+import chromium
 import tiny
 from conftest import Project
-from headstart import pixels
+from headstart import pixels, registry
 from headstart.cli import app
 from headstart.errors import UserError
 from headstart.export import export
 from headstart.predict import Boxes, Model
+from headstart.serve.about import about, examples
+from headstart.serve.demo import demo
+from headstart.serve.run import application
+from headstart.sitting import digest, read
+from test_page import RUNTIME, answers, page, served, static  # noqa: F401 (page is a fixture)
 
 
 def test_the_file_stands_alone_and_says_what_it_takes(detect_project: Project) -> None:
@@ -120,3 +130,159 @@ def test_predict_says_boxes_in_pixels_of_the_picture(detect_project: Project, tm
     assert f"{picture}: {first['boxes'][0]['label']} " in said.output
     with Image.open(out / "00.jpg") as drawn:
         assert drawn.size == (480, 320)
+
+
+def test_mlflow_says_the_same_boxes(detect_project: Project, tmp_path: Path) -> None:
+    labels = tiny.read_json(detect_project.root / "stages/export/labels.json") | {"threshold": 0.05}
+    shutil.copytree(detect_project.root / "stages/export", tmp_path / "export")
+    (tmp_path / "export/labels.json").write_text(json.dumps(labels))
+    registry.save(tmp_path, tmp_path / "export", Description())
+    model = pyfunc.load_model(str(tmp_path / "model"))
+    assert model.metadata.signature.outputs.input_names() == ["boxes"]
+    path = detect_project.root / "data/images/00.png"
+    (said,) = model.predict(pd.DataFrame({"image": [path.read_bytes()]}))
+    (wanted,) = Model(tmp_path / "export").predict([path])
+    assert wanted.boxes
+    assert [(b["label"], b["score"], tuple(b["box"])) for b in said["boxes"]] == [
+        (box.label, box.score, box.corners) for box in wanted.boxes
+    ]
+
+
+def test_what_it_says_of_the_test_pictures_is_left_for_comparing(detect_project: Project) -> None:
+    root = detect_project.root
+    test, found = tiny.manifest(root, "split", "test"), read(root / "stages/export/answers.json")
+    assert (found.exam, list(found.labels), found.probabilities) == (digest(test), ["blue", "red"], {})
+    told: dict[str, list[list[float]]] = {image.sha256: [] for image in test.images}
+    for one in tiny.read_json(root / "stages/evaluate/predictions.json"):
+        sha256 = next(image.sha256 for image in test.images if image.id == one["image_id"])
+        told[sha256].append([one["category_id"] - 1, one["score"], *one["bbox"]])
+    for sha256, boxes in told.items():
+        np.testing.assert_allclose(found.boxes[sha256], boxes, atol=0.01)
+
+
+def test_the_cards_of_both_tasks_tell_of_data_training_confusion_and_speed(
+    project: Project, detect_project: Project
+) -> None:
+    for root, last in ((project.root, "red"), (detect_project.root, "background")):
+        card = (root / "stages/export/model_card.md").read_text(encoding="utf-8")
+        quick = tiny.read_json(root / "stages/export/speed.json")
+        blocks = tiny.read_json(root / "stages/fine-tune/blocks.json")
+        frozen = [block for block in blocks if block["state"] == "frozen"]
+        split = tiny.read_json(root / "stages/split/metrics.json")
+        counts = " | ".join(str(split[part]["label.blue"]) for part in ("train", "val", "test"))
+        for said in (
+            f"| speed | {quick['milliseconds']} ms a picture, {quick['pictures_per_second']} pictures a second",
+            f"{len(frozen)} of its 6 blocks (conv_stem to {frozen[-1]['name']}, ",
+            f"| blue | {counts} |",
+            "Duplicates: 0 identical to another picture, 0 pairs nearly so",
+            "| fine-tune | 2 | ",
+            "\n    make repro\n",
+        ):
+            assert said in card, said
+        with (root / "stages/evaluate/plots/confusion.csv").open() as file:
+            pairs = file.read().split()[1:]
+        row = [pairs.count(f"blue,{said}") for said in dict.fromkeys(["blue", "red", last])]
+        assert f"| blue | {' | '.join(map(str, row))} |" in card
+
+
+# --- served ---
+
+
+@pytest.fixture(scope="module")
+def finished(detect_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which boxes from 0.06 on are believed, and the gallery has one of each kind."""
+    home = tmp_path_factory.mktemp("finished")
+    shutil.copytree(detect_project.root / "stages", home / "stages")
+    labels = tiny.read_json(home / "stages/export/labels.json") | {"threshold": 0.06}
+    (home / "stages/export/labels.json").write_text(json.dumps(labels))
+    names = [image.file_name for image in tiny.manifest(home, "split", "test").images[:3]]
+    rows = [
+        f"1.jpg,miss,{names[0]},blue,,",
+        f"2.jpg,false alarm,{names[1]},,red,0.7",
+        f"3.jpg,hit,{names[0]},red,red,0.8",
+        f"4.jpg,hit,{names[2]},red,red,0.8",
+    ]
+    header = "thumbnail,kind,file_name,label,predicted,confidence"
+    (home / "stages/evaluate/gallery/cases.csv").write_text("\n".join([header, *rows, ""]))
+    actual = "actual,predicted\nred,red\nred,red\nblue,background\nbackground,red\n"
+    (home / "stages/evaluate/plots/confusion.csv").write_text(actual)
+    return home
+
+
+def test_the_server_says_the_boxes_and_what_the_exam_knows(finished: Path) -> None:
+    folder = finished / "stages/export"
+    model = Model(folder)
+    path = finished / tiny.manifest(finished, "split", "test").images[0].file_name
+    with TestClient(application(folder)) as client:
+        (answer,) = client.post("/predict", files=[("files", ("a.png", path.read_bytes()))]).json()["answers"]
+        told = client.get("/model").json()
+        assert client.get(f"/{told['examples'][0]['thumbnail']}").headers["content-type"] == "image/jpeg"
+    (found,) = model.predict([path])
+    sure = [box for box in answer["boxes"] if box["score"] >= 0.06]
+    assert [(box["label"], tuple(box["box"])) for box in sure] == [(b.label, b.corners) for b in found.boxes or ()]
+    assert len(answer["boxes"]) > len(sure) > 0, "the unsure ones are told too"
+    assert (answer["label"], answer["probabilities"], answer["width"], answer["height"]) == (None, None, 120, 80)
+    assert (told["task"], told["threshold"]) == ("detect", 0.06)
+    metrics = tiny.read_json(finished / "stages/evaluate/metrics.json")["test"]
+    assert {one["name"]: one["value"] for one in told["figures"]} == {
+        "AP": metrics["AP"],
+        "AP at IoU 0.5": metrics["AP50"],
+    }
+    assert [one["fault"] for one in told["examples"]] == ["misses a box of blue", "finds red where nothing is", ""]
+    assert told["said"]["background"] == {"times": 1, "really": {"blue": 1}}
+
+
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.INSTALL)
+def test_the_page_draws_them(page: chromium.Chromium, finished: Path) -> None:  # noqa: F811
+    folder = finished / "stages/export"
+    first = examples(folder)[0]
+    (found,) = Model(folder).predict([first.path])
+    with served(application(folder)) as address:
+        page.open(address)
+        assert page.js("document.querySelector('h1').textContent") == "Find blue, red"
+        assert page.js("[...document.querySelectorAll('#confusions li')].map(e => e.textContent)") == [
+            "1 × red found where nothing is",
+            "1 × blue missed",
+        ]
+        page.js("document.querySelector('.example').click()")
+        (heading,) = answers(page, 1)
+        assert heading.startswith(f"{len(found.boxes or ())} of ")
+        assert page.js("document.querySelector('.truth').textContent").startswith(
+            "Known from the test: here it misses a box of blue"
+        )
+        assert page.js("document.querySelector('.example img').alt") == "Test picture, in which it misses a box of blue"
+        assert page.said == []
+
+
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.INSTALL)
+def test_the_browser_finds_the_same_boxes(
+    page: chromium.Chromium,  # noqa: F811
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NMS in the graph included; the picture cropped too."""
+    if not RUNTIME.is_dir():
+        pytest.skip("no onnxruntime-web: make demo-assets")
+    monkeypatch.chdir(RUNTIME.parents[1])
+    folder = finished / "stages/export"
+    path = examples(folder)[0].path
+    for how in ("squash", "crop"):
+        labels = tiny.read_json(folder / "labels.json")
+        changed = tmp_path / how
+        shutil.copytree(finished / "stages", changed / "stages")
+        labels["input"]["resize"] = how
+        (changed / "stages/export/labels.json").write_text(json.dumps(labels))
+        demo(tmp_path / f"out-{how}", changed / "stages/export")
+        assert about(changed / "stages/export", []).input["resize"] == how
+        (wanted,) = Model(changed / "stages/export").predict([path])
+        with static(tmp_path / f"out-{how}") as address:
+            page.open(address)
+            data = json.dumps(list(path.read_bytes()))
+            found = page.js(f"import('./answer.js').then(m => m.answer(new Blob([Uint8Array.from({data})]), 'a'))")
+        sure = [box for box in found["boxes"] if box["score"] >= 0.0601]
+        assert wanted.boxes
+        assert [box["label"] for box in sure] == [box.label for box in wanted.boxes if box.score >= 0.0601]
+        for mine, theirs in zip(sure, wanted.boxes, strict=False):
+            assert mine["score"] == pytest.approx(theirs.score, abs=1e-3)
+            assert mine["box"] == pytest.approx(list(theirs.corners), abs=0.1)

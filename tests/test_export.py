@@ -71,10 +71,12 @@ def test_the_examined_figures_are_those_of_the_exported_model(project: Project) 
 def test_the_file_stands_alone_and_says_what_it_takes(project: Project) -> None:
     folder = project.root / "stages/export"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "answers.json",
         "labels.json",
         "model.onnx",
         "model_card.md",
         "parity.json",
+        "speed.json",
     ], "no file of weights beside it, no half-written one"
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
@@ -88,7 +90,7 @@ def test_the_file_stands_alone_and_says_what_it_takes(project: Project) -> None:
 def test_the_model_card_holds_the_figures(project: Project) -> None:
     card = (project.root / "stages/export/model_card.md").read_text(encoding="utf-8")
     accuracy = tiny.read_json(project.root / "stages/evaluate/metrics.json")["test"]["accuracy"]
-    for said in ("blue, red", tiny.TRUNK, f"| {accuracy:.3f} (95 % interval", "12 pictures", "folder:data", "6 test"):
+    for said in ("blue, red", tiny.TRUNK, f"| {accuracy:.3f} (95 % interval", "folder:data (12)", "6 pictures)"):
         assert said in card, said
 
 
@@ -152,7 +154,9 @@ def test_int8_is_smaller_and_says_what_it_costs(root: Path) -> None:
     assert told["bytes_fp32"] == before
     assert told["bytes"] == (root / "stages/export/model.onnx").stat().st_size < before
     assert told["calibrated_on"] == 12
-    assert told["milliseconds"] > 0
+    quick = tiny.read_json(root / "stages/export/speed.json")
+    assert min(quick["milliseconds"], quick["pictures_per_second"], quick["fp32"]["milliseconds"]) > 0
+    assert (quick["bytes"], quick["fp32"]["bytes"]) == (told["bytes"], before)
     graph = onnx.load(root / "stages/export/model.onnx").graph
     weights = {i.name: i.data_type for i in graph.initializer if len(i.dims) == 4 and i.dims[2] > 1}
     assert weights

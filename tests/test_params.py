@@ -209,9 +209,9 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
     for name, field in Params.model_fields.items():
         assert name in shown, f"{name} cannot be found by who reads params.yaml"
         section = field.annotation
-        for key in getattr(section, "model_fields", {}):
+        for key, inner in getattr(section, "model_fields", {}).items():
             of_a_detector = f"{name}.{key}" in ("model.detector", "model.pyramid", "augment.mosaic")
-            assert key in shown[name] or name == "fetch" or of_a_detector, f"{name}.{key}"
+            assert (inner.alias or key) in shown[name] or name == "fetch" or of_a_detector, f"{name}.{key}"
 
 
 RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
@@ -220,6 +220,14 @@ RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (
+            ("export:", "export:\n  quantize: int8"),
+            "the file: this section: export.quantize is for task: classify; give",
+        ),
+        (
+            ("champion_metric: AP50", "champion_metric: accuracy"),
+            "the file: this section: export.champion_metric: 'accuracy' is none of task: detect; give one of AP50, ",
+        ),
         (("detector: fcos", "detector: fcoss"), "model.detector: 'fcoss': no such detector; did you mean fcos"),
         (("detector: fcos", "detector: zzz"), "model.detector: 'zzz': no such detector; known are fcos, "),
         (("detector: fcos", "detector: ''"), "the file: this section: model.detector is missing; give one of fcos, "),

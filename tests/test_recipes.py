@@ -52,7 +52,7 @@ def test_dvc_plans_every_stage(clone: Project, recipe: Path) -> None:
 def test_a_recipe_has_every_key(recipe: Path) -> None:
     """So that `cp` of one shows all there is to edit: what is left to defaults cannot be seen."""
     given = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    whole = load(recipe).model_dump(mode="json")
+    whole = load(recipe).model_dump(mode="json", by_alias=True)
 
     def keys(values: dict[str, Any]) -> Iterator[str]:
         for key, value in values.items():

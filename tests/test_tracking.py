@@ -143,7 +143,6 @@ def test_whole_pipeline_is_one_complete_run(root: Path, capfd: pytest.CaptureFix
     assert '"pictures": 12' in str(dataset.profile)
     assert files_in(root, run) == [
         "evaluate/plots/confusion.svg",
-        "export/model.onnx",
         "export/model_card.md",
         "fine-tune/history.csv",
         "fine-tune/model.safetensors",

@@ -53,6 +53,7 @@ def write(out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels) -> Bo
 def labels(card: Card, threshold: float) -> dict[str, Any]:
     """What labels.json says; from confidence `threshold` on a box is believed."""
     return {
+        "task": card.task,
         "labels": list(card.labels),
         "input": card.input.model_dump(mode="json"),
         "threshold": threshold,

@@ -1,24 +1,24 @@
 """The fine-tuned model as ONNX, proven equal to what was examined."""
 
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from headstart import box_export, classify, coco, modelfile, onnxfile, pixels
-from headstart.batches import outputs
+from headstart import box_export, classify, coco, model_card, modelfile, onnxfile, pixels, sitting, speed
+from headstart.batches import VAL_BATCH, outputs
+from headstart.coco import Manifest
 from headstart.compute import prepare
 from headstart.errors import UserError
-from headstart.files import read_json, write_json, write_text
+from headstart.files import read_json, write_json
 from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import ExportParams, Params, TrainParams
 from headstart.pixels import Pixels
-from headstart.predict import Model
+from headstart.predict import Look, Model
 from headstart.quantize import CALIBRATION, quantize
+from headstart.sitting import Sitting
 
 
 class Exported(nn.Module):
@@ -34,7 +34,9 @@ class Exported(nn.Module):
 
 
 def export(params: Params, root: Path) -> None:
-    """Write stages/export: model.onnx, labels.json, parity.json, model_card.md.
+    """Write stages/export: model.onnx, labels.json, parity.json, answers.json, speed.json, model_card.md.
+
+    The same params give the same bytes, but for the times in speed.json and the model card.
 
     Raises:
         UserError: the ONNX model does not say of the test pictures what the torch model says, or int8 costs too much.
@@ -45,26 +47,42 @@ def export(params: Params, root: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     test = coco.read(root / "stages/split/test.json")
     seen = pixels.load(test.images, root, card.input, "decode")
+    slower: dict[str, Any] = {}  # the speed before int8
     if params.task == "detect":
         parity = _detector(out, tensors, card, seen, metrics["test"]["threshold"], params.export)
         told = f"{parity['boxes']} boxes, the largest difference {parity['largest_difference_in_pixels']:.2g} pixels"
     else:
-        parity = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
+        parity, slower = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
         told = f"largest difference of a logit {parity['largest_logit_difference']:.2g}, same label for all"
     write_json(out / "parity.json", parity)
-    _write_card(out / "model_card.md", card, metrics, parity, root)
-    print(f"export: {parity['pictures']} test pictures, {told}; stages/export/model.onnx")
+    sitting.write(_sitting(out, seen, test), out)
+    quick = speed.measure(out, seen) | ({"fp32": slower} if slower else {})
+    write_json(out / "speed.json", quick)
+    model_card.write(out / "model_card.md", card, metrics, parity, quick, root)
+    print(
+        f"export: {parity['pictures']} test pictures, {told}; {quick['milliseconds']:g} ms a picture; "
+        "stages/export/model.onnx"
+    )
     if small := parity.get("int8"):
         print(
             f"export: int8 is {small['bytes'] / small['bytes_fp32']:.3f} of the size, test accuracy "
-            f"{small['accuracy']:.4f} (fp32 {small['accuracy_fp32']:.4f}), {small['milliseconds']:g} ms a picture "
-            f"(fp32 {small['milliseconds_fp32']:g})"
+            f"{small['accuracy']:.4f} (fp32 {small['accuracy_fp32']:.4f}), {quick['milliseconds']:g} ms a picture "
+            f"(fp32 {slower['milliseconds']:g})"
         )
+
+
+def _sitting(out: Path, seen: Pixels, test: Manifest) -> Sitting:
+    """What the file that was written says of the test pictures."""
+    model = Model(out)
+    looks = [Look(some, image.width, image.height) for some, image in zip(seen, test.images, strict=True)]
+    said = [one for start in range(0, len(looks), VAL_BATCH) for one in model.say(looks[start : start + VAL_BATCH])]
+    return sitting.sit(test, model.labels, said)
 
 
 def _classifier(
     out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, temperature: float, params: Params
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What parity.json says; and where 8 bits are wanted, the speed before."""
     root = out.parents[1]
     test = coco.read(root / "stages/split/test.json")
     network = classify.build(tensors, card)
@@ -74,10 +92,12 @@ def _classifier(
     _write_onnx(Exported(classify.Classifier(folded, network.head), card, temperature), card, out)
     write_json(out / "labels.json", _labels(card, temperature))
     parity = _parity(out, seen, expected, params.export)
-    if params.export.quantize == "int8":
-        truth = classify.targets(test.images, card.labels).numpy()
-        parity["int8"] = _int8(out, seen, truth, _calibration(root, card, params.seed), params.export)
-    return parity
+    if params.export.quantize == "none":
+        return parity, {}
+    slower = speed.measure(out, seen)
+    truth = classify.targets(test.images, card.labels).numpy()
+    parity["int8"] = _int8(out, seen, truth, _calibration(root, card, params.seed), params.export)
+    return parity, slower
 
 
 def _detector(
@@ -132,7 +152,7 @@ def _calibration(root: Path, card: Card, seed: int) -> Pixels:
 def _int8(
     out: Path, seen: Pixels, truth: "np.ndarray[Any, Any]", calibration: Pixels, params: ExportParams
 ) -> dict[str, Any]:
-    """Replace model.onnx by its 8-bit version, and say what that costs and gains on the test pictures."""
+    """Replace model.onnx by its 8-bit version, and say what that costs in accuracy and gains in size."""
     full = _measured(out, seen, truth)
     part = out / "model.part.onnx"
     quantize(out / "model.onnx", part, calibration)
@@ -151,36 +171,7 @@ def _int8(
 def _measured(out: Path, seen: Pixels, truth: "np.ndarray[Any, Any]") -> dict[str, Any]:
     model = Model(out)
     found = np.concatenate([model.logits(seen[start : start + 32]) for start in range(0, len(seen), 32)])
-    seconds = []
-    for number in range(30):
-        begin = time.perf_counter()
-        model.logits(seen[number % len(seen)][None])
-        seconds.append(time.perf_counter() - begin)
     return {
         "accuracy": round(float((found.argmax(1) == truth).mean()), 6),
         "bytes": (out / "model.onnx").stat().st_size,
-        "milliseconds": round(1000 * statistics.median(seconds), 1),
     }
-
-
-def _write_card(path: Path, card: Card, metrics: dict[str, Any], parity: dict[str, Any], root: Path) -> None:
-    """model_card.md: what someone must know who gets the ONNX file alone."""
-    import jinja2
-
-    train = coco.read(root / "stages/split/train.json")
-    environment = jinja2.Environment(  # noqa: S701 (Markdown: nothing to escape)
-        loader=jinja2.PackageLoader("headstart"), undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    # A figure that the exam could not give (precision of a label never predicted) is not among the metrics.
-    environment.filters["digits"] = lambda value, digits: f"{value:.{digits}f}" if isinstance(value, float) else "none"
-    text = environment.get_template("detector_card.md.j2" if card.detector else "model_card.md.j2").render(
-        card=card,
-        test=metrics["test"],
-        head_only=metrics["head_only"],
-        parity=parity,
-        weights=read_json(root / "stages/weights/weights.json"),
-        pictures=len(train.images),
-        sources=sorted({image.source for image in train.images}),
-        licences=sorted({image.license or "not stated" for image in train.images}),
-    )
-    write_text(path, text + "\n")

@@ -1,5 +1,6 @@
 """Files written whole or not at all, and their hashes."""
 
+import csv
 import hashlib
 import json
 import os
@@ -29,6 +30,12 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """What a JSON file of ours holds."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours, by the names in its first line."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def sha256(path: Path) -> str:

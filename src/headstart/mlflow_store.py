@@ -21,6 +21,7 @@ ENVIRONMENT = {  # unless the user says otherwise: a server that is down costs s
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 # MLflow's page shows neither a metric nor a param until one picks columns. A saved view has them picked; it opens from

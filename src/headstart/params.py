@@ -37,6 +37,10 @@ WHOLE = (  # complete detectors of torchvision's
     "ssdlite320_mobilenet_v3_large",
 )
 DETECTORS = ("fcos", "retinanet", "fasterrcnn", *WHOLE)
+CHAMPION_METRICS = {
+    "classify": ("accuracy", "balanced_accuracy", "roc_auc", "log_loss"),
+    "detect": ("AP50", "AP", "AP75"),
+}
 
 
 class TrackingParams(Section):
@@ -129,6 +133,9 @@ class ExportParams(Section):
     tolerance: Positive = 1e-3
     quantize: Literal["none", "int8"] = "none"
     max_drop: Fraction = 0.01  # of accuracy on test, that int8 may cost
+    # Not `register`, which pydantic's models have already.
+    register_as: Annotated[str, Field(alias="register", pattern="^[^/:]*$")] = ""  # a name in MLflow; empty: not
+    champion_metric: str = ""  # empty: the first of its task in CHAMPION_METRICS
 
 
 class Params(Section):
@@ -148,6 +155,21 @@ class Params(Section):
     evaluate: EvaluateParams
     export: ExportParams
 
+    @property
+    def champion_metric(self) -> str:
+        """By which one model is better than another."""
+        return self.export.champion_metric or CHAMPION_METRICS[self.task][0]
+
+    @model_validator(mode="after")
+    def _metric_is_of_the_task(self) -> "Params":
+        known = CHAMPION_METRICS[self.task]
+        if self.champion_metric not in known:
+            raise ValueError(
+                f"export.champion_metric: {self.champion_metric!r} is none of task: {self.task}; give one of "
+                f"{', '.join(known)}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _task_has_its_model(self) -> "Params":
         if self.task == "classify" and (self.model.detector or self.augment.mosaic):
@@ -157,6 +179,8 @@ class Params(Section):
                 raise ValueError(f"model.detector is missing; give one of {', '.join(DETECTORS)}")
             if wrong := wrong_for_detectors(self.train_head, self.fine_tune):
                 raise ValueError(f"{wrong[0]} is for task: classify; give {wrong[1]}")
+            if self.export.quantize != "none":
+                raise ValueError("export.quantize is for task: classify; give none")
         return self
 
 

@@ -42,12 +42,20 @@ class Boxes(NamedTuple):
     labels: Ints
 
 
+class Said(NamedTuple):
+    """What the model says of one picture.
+
+    Of a classifier probabilities in the order of the labels, and `boxes` is None; of a detector boxes, the surest
+    first, and no probabilities.
+    """
+
+    probabilities: dict[str, float]
+    boxes: tuple[Seen, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one picture: probabilities in the order of the labels; or why it could not be read.
-
-    Of a detector `boxes`, the surest first, and no probabilities; of a classifier `boxes` is None.
-    """
+    """What the model says of one picture file (as in `Said`), or why it could not be read."""
 
     path: Path
     probabilities: dict[str, float]
@@ -153,6 +161,10 @@ class Model:
         """A detector's answer to pixels (n, size, size, 3)."""
         return Boxes(*self._run(Boxes._fields, pixels))
 
+    def run(self, pixels: Pixels) -> None:
+        """One pass whose answer nobody wants, to see how long it takes."""
+        self._run(["probabilities"] if self.threshold is None else Boxes._fields, pixels)
+
     def _run(self, outputs: Sequence[str], pixels: Pixels) -> list[npt.NDArray[Any]]:
         found: list[npt.NDArray[Any]] = self._session.run(list(outputs), {"pixels": pixels})
         return found
@@ -165,19 +177,28 @@ class Model:
             except (PictureError, OSError) as error:
                 yield Prediction(path, {}, str(error), None if self.threshold is None else ())
                 continue
-            if self.threshold is not None:
-                yield Prediction(path, {}, boxes=self._seen(seen.pixels, (seen.width, seen.height), self.threshold))
-                continue
-            row = self.probabilities(seen.pixels[None])[0]
-            yield Prediction(path, dict(zip(self.labels, map(float, row), strict=True)))
+            (said,) = self.say([seen], self.threshold or 0.0)
+            yield Prediction(path, said.probabilities, boxes=said.boxes)
 
-    def _seen(self, pixels: Pixels, size: tuple[int, int], threshold: float) -> tuple[Seen, ...]:
-        """The boxes that are believed, in pixels of a picture of this size (width, height)."""
-        found = self.boxes(pixels[None])
-        kept = found.scores[0] >= threshold
-        corners = from_input(found.boxes[0][kept], *size, self.input).tolist()
-        rows = zip(corners, found.scores[0][kept].tolist(), found.labels[0][kept].tolist(), strict=True)
-        return tuple(Seen(self.labels[label], score, (x1, y1, x2, y2)) for (x1, y1, x2, y2), score, label in rows)
+    def say(self, seen: Sequence[Look], least: float = 0.0) -> list[Said]:
+        """What the model says of pictures, in one pass; of boxes those whose score is at least `least`, and above 0."""
+        pixels = np.stack([one.pixels for one in seen])
+        if self.threshold is None:
+            rows = self.probabilities(pixels)
+            return [Said(dict(zip(self.labels, map(float, row), strict=True))) for row in rows]
+        found = self.boxes(pixels)
+        return [Said({}, self._seen(Boxes(*some), one, least)) for one, *some in zip(seen, *found, strict=True)]
+
+    def _seen(self, found: Boxes, look: Look, least: float) -> tuple[Seen, ...]:
+        """Of one picture's boxes those that are sure enough, in pixels of the upright original; none without area."""
+        kept = (found.scores >= least) & (found.scores > 0)
+        corners = from_input(found.boxes[kept], look.width, look.height, self.input).tolist()
+        rows = zip(corners, found.scores[kept].tolist(), found.labels[kept].tolist(), strict=True)
+        return tuple(
+            Seen(self.labels[label], score, (x1, y1, x2, y2))
+            for (x1, y1, x2, y2), score, label in rows
+            if x2 > x1 and y2 > y1
+        )
 
 
 def draw_boxes(predictions: Sequence[Prediction], out: Path) -> list[Path]:

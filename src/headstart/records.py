@@ -25,17 +25,18 @@ RESULTS = (
     "model.safetensors",
     "model.onnx",
 )
-ARTIFACTS = (
+ARTIFACTS = (  # the ONNX file is in the logged model
     "preview.jpg",
     "history.csv",
     "model.safetensors",
     "plots",
     "report.html",
-    "model.onnx",
-    "labels.json",
+    "answers.json",
     "parity.json",
     "model_card.md",
 )
+# Where something is recorded and under which name does not make a variant, and may change while its run goes on.
+OUTSIDE: Any = {"tracking": True, "export": {"register_as", "champion_metric"}}
 LONGEST_PARAM = 500  # MLflow 3 takes 6000 characters, older servers 500, and params.yaml is an artifact anyway
 
 
@@ -58,15 +59,14 @@ def digest(folder: Path) -> str:
 
 
 def points(stage: str, folder: Path) -> list[Point]:
-    """A stage's history.csv, one step an epoch, and its metrics.json at the last step.
+    """A stage's history.csv, one step an epoch, and its metrics.json and speed.json at the last step.
 
     evaluate names its models itself (`test`, `head_only`); every other stage's metrics begin with the stage's name.
     Times are the files' own, so that the same files give the same points whenever they are read.
     """
     prefix = () if stage == "evaluate" else (stage.replace("-", "_"),)
     found = list(_history(folder / "history.csv", prefix))
-    path = folder / "metrics.json"
-    if path.is_file():
+    for path in (folder / name for name in ("metrics.json", "speed.json") if (folder / name).is_file()):
         # Same step, later time: what the row shows is the stage's own summary (the epoch that it kept).
         step = max((point.step for point in found), default=0)
         time = max([_modified(path), *(point.time + 1 for point in found)])
@@ -81,8 +81,8 @@ def artifacts(folder: Path) -> list[Path]:
 
 
 def flat_params(params: Params) -> dict[str, str]:
-    """All of params.yaml but `tracking`, as `section.key`; lists in one line of JSON, long values shortened."""
-    dump = params.model_dump(mode="json", exclude={"tracking"}, exclude_none=True)
+    """All of params.yaml but `OUTSIDE`, as `section.key`; lists in one line of JSON, long values shortened."""
+    dump = params.model_dump(mode="json", exclude=OUTSIDE, exclude_none=True)
     return {key: _shortened(value) for key, value in _leaves(dump, "") if value}
 
 
@@ -95,7 +95,7 @@ def weights_params(folder: Path) -> dict[str, str]:
 
 def inputs_digest(params: Params, root: Path) -> str:
     """Hash of what makes a variant: the values in params.yaml (not its comments) and the state of data/."""
-    values = params.model_dump(mode="json", exclude={"tracking"})
+    values = params.model_dump(mode="json", exclude=OUTSIDE)
     data = root / "data.dvc"
     state = data.read_bytes() if data.is_file() else b""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + state).hexdigest()[:16]

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart import files, mlflow_store, records
+from headstart import files, mlflow_store, records, registry
 from headstart.params import Params
 
 if TYPE_CHECKING:
@@ -73,11 +73,13 @@ def record(name: str, params: Params, root: Path, began: int, failure: Failure |
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of MLflow and what it imports; the user can mend none of it
-            _record(name, params, root, began, failure)
+            doing = f"record {name}"
+            recorded = _record(name, params, root, began, failure)
+            if recorded and name == "export" and params.export.register_as:
+                doing = "register the export"
+                print(f"MLflow: {registry.publish(*recorded, params, root)}", file=sys.stderr)
     except Exception as error:  # whatever a tracker can do wrong, training has been done right
-        print(
-            f"warning: MLflow did not record {name}: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr
-        )
+        print(f"warning: MLflow did not {doing}: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
 
 
 def warm_up() -> None:
@@ -96,23 +98,27 @@ def upstream(name: str) -> list[str]:
     return [candidate for candidate in STAGES if candidate in needed and candidate != name]
 
 
-def _record(name: str, params: Params, root: Path, began: int, failure: Failure | None) -> None:
+def _record(
+    name: str, params: Params, root: Path, began: int, failure: Failure | None
+) -> "tuple[MlflowClient, Run] | None":
+    """The store and the run that holds the stage; None if it failed."""
     pipeline = _Pipeline.connect(params, root)
     digests = {each: records.digest(root / "stages" / each) for each in [*upstream(name), name]}
     digests = {each: digest for each, digest in digests.items() if digest and not (failure and each == name)}
     run = pipeline.run_to_go_on(name, digests)
     if not run and not failure and (other := pipeline.run_holding(digests)):
         print(f"MLflow: run {other.info.run_name!r} already holds these results of {name}", file=sys.stderr)
-        return
+        return pipeline.client, other
 
     run = run or pipeline.new_run(began)
     for each, digest in digests.items():
         if STAGE_TAG + each not in run.data.tags:
-            pipeline.log_stage(run.info.run_id, each, digest)
+            pipeline.log_stage(run, each, digest)
     ending = f"failed: {_one_line(failure.reason)}" if failure else "done"
     pipeline.client.set_tag(run.info.run_id, "headstart.progress", f"{name} {ending}")
     status = "FINISHED" if not failure else "KILLED" if failure.interrupted else "FAILED"
     pipeline.client.set_terminated(run.info.run_id, status)
+    return None if failure else (pipeline.client, run)
 
 
 @dataclass(frozen=True)
@@ -174,10 +180,11 @@ class _Pipeline:
             run_name=f"{title} ({earlier + 1})" if earlier else title,
         )
 
-    def log_stage(self, run_id: str, name: str, digest: str) -> None:
+    def log_stage(self, run: "Run", name: str, digest: str) -> None:
         """Put one stage's files into the run. Doing it again after half of it failed gives the same run."""
         from mlflow.entities import Metric, Param
 
+        run_id = run.info.run_id
         folder = self.root / "stages" / name
         settings = records.flat_params(self.params) | records.weights_params(folder)
         pairs = [Param(key, value) for key, value in settings.items()]
@@ -192,6 +199,8 @@ class _Pipeline:
             self.client.log_artifact(run_id, str(self.root / "params.yaml"))
         for path in records.artifacts(folder):
             self.client.log_artifact(run_id, str(path), artifact_path=name)
+        if (folder / "labels.json").is_file():
+            registry.log(self.client, run, folder)
         # The tag is written last: its presence means that the run holds the whole stage.
         self.client.set_tag(run_id, STAGE_TAG + name, digest)
 

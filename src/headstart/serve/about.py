@@ -1,13 +1,12 @@
 """What a model's folder and the exam beside it say: figures, what gets mistaken for what, pictures to try."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from headstart.files import read_json
+from headstart.files import read_csv, read_json
 from headstart.serve.schema import About, Example, Figure, Said
 
 _WRONG, _RIGHT = 12, 12  # answers among the pictures to try
@@ -22,13 +21,14 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A test picture to try. `number` counts from 0 and makes its addresses."""
+    """A test picture to try. `number` counts from 0 and makes its addresses; the rest is as in schema.Example."""
 
     number: int
     path: Path
-    label: str
-    predicted: str
-    confidence: float
+    label: str | None
+    predicted: str | None
+    confidence: float | None
+    fault: str = ""
 
     @property
     def picture(self) -> str:
@@ -42,18 +42,17 @@ class Sample:
 
 
 def examples(model: Path) -> list[Sample]:
-    """The gallery's mistakes, surest first, then right answers of every label; those whose file is there.
+    """The gallery's mistakes, then right answers; those whose file is there.
 
-    The exam is looked for beside the model's folder (stages/evaluate beside stages/export); without it: none.
+    Of a classifier the surest mistakes first, and right answers of every label. The exam is looked for beside the
+    model's folder (stages/evaluate beside stages/export); without it: none.
     """
     exam, root = model.parent / "evaluate", model.resolve().parent.parent
-    rows = [_row(row) for row in _predictions(exam)]
-    by_name = {row[0]: row for row in rows}
-    wanted = [*_mistakes(exam), *_right(rows)]
-    found = [by_name[name] for name in wanted if name in by_name and (root / name).is_file()]
+    found = _cases(exam) or _answered(exam)
+    there = [row for row in found if (root / row.file_name).is_file()]
     return [
-        Sample(number, root / name, label, predicted, confidence)
-        for number, (name, label, predicted, confidence) in enumerate(found)
+        Sample(number, root / row.file_name, row.label, row.predicted, row.confidence, row.fault)
+        for number, row in enumerate(there)
     ]
 
 
@@ -63,7 +62,7 @@ def about(model: Path, found: Sequence[Sample]) -> About:
     metrics = read_json(exam / "metrics.json")["test"] if (exam / "metrics.json").is_file() else {}
     card = model / "model_card.md"
     return About(
-        task=labels.get("task", "classify"),
+        task=labels["task"],
         labels=labels["labels"],
         input=labels["input"],
         figures=[
@@ -72,7 +71,7 @@ def about(model: Path, found: Sequence[Sample]) -> About:
             if key in metrics
         ],
         pictures=metrics.get("pictures", 0),
-        said=_said([_row(row) for row in _predictions(exam)]),
+        said=_said(_pairs(exam)),
         examples=[
             Example(
                 picture=one.picture,
@@ -80,14 +79,30 @@ def about(model: Path, found: Sequence[Sample]) -> About:
                 label=one.label,
                 predicted=one.predicted,
                 confidence=one.confidence,
+                fault=one.fault,
             )
             for one in found
         ],
+        threshold=labels.get("threshold", 0.5),
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
     )
 
 
-_Row = tuple[str, str, str, float]  # file name, label, predicted, confidence
+class _Row(NamedTuple):
+    """One test picture as the exam tells of it."""
+
+    file_name: str
+    label: str | None
+    predicted: str | None
+    confidence: float | None
+    fault: str = ""
+
+
+def _answered(exam: Path) -> list[_Row]:
+    """A classifier's pictures to try."""
+    rows = [_row(row) for row in _predictions(exam)]
+    by_name = {row.file_name: row for row in rows}
+    return [by_name[name] for name in (*_mistakes(exam), *_right(rows)) if name in by_name]
 
 
 def _predictions(exam: Path) -> list[Any]:
@@ -99,32 +114,58 @@ def _predictions(exam: Path) -> list[Any]:
 
 def _row(row: Any) -> _Row:
     told = row["fine_tuned"]
-    return row["file_name"], row["label"], told["predicted"], told["probabilities"][told["predicted"]]
+    return _Row(row["file_name"], row["label"], told["predicted"], told["probabilities"][told["predicted"]])
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    return read_csv(path) if path.is_file() else []
 
 
 def _mistakes(exam: Path) -> list[str]:
-    path = exam / "gallery/mistakes.csv"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row["file_name"] for row in csv.DictReader(file)][:_WRONG]
+    return [row["file_name"] for row in _table(exam / "gallery/mistakes.csv")][:_WRONG]
 
 
 def _right(rows: Sequence[_Row]) -> list[str]:
     """File names of right answers, the labels in turn, so that each has its share."""
     turn: Counter[str] = Counter()
     ranked = []
-    for name, label, predicted, _ in rows:
-        if label == predicted:
-            ranked.append((turn[label], label, name))
-            turn[label] += 1
+    for row in rows:
+        if row.label is not None and row.label == row.predicted:
+            ranked.append((turn[row.label], row.label, row.file_name))
+            turn[row.label] += 1
     return [name for _, _, name in sorted(ranked)[:_RIGHT]]
 
 
-def _said(rows: Sequence[_Row]) -> dict[str, Said]:
-    """For each label that was an answer: how often, and what the pictures were, most frequent first."""
+def _cases(exam: Path) -> list[_Row]:
+    """A detector's pictures to try: its gallery's, each once and with its first fault, the faultless ones last."""
+    found: dict[str, _Row] = {}
+    for row in _table(exam / "gallery/cases.csv"):
+        sure = float(row["confidence"]) if row["confidence"] else None
+        case = _Row(row["file_name"], row["label"] or None, row["predicted"] or None, sure, _fault(row))
+        found.setdefault(case.file_name, case)
+    return sorted(found.values(), key=lambda case: not case.fault)[: _WRONG + _RIGHT]
+
+
+def _fault(row: dict[str, str]) -> str:
+    if row["kind"] == "hit":
+        return ""
+    if row["kind"] == "miss":
+        return f"misses a box of {row['label']}"
+    if row["label"]:
+        return f"takes {row['label']} for {row['predicted']}"
+    return f"finds {row['predicted']} where nothing is"
+
+
+def _pairs(exam: Path) -> list[tuple[str, str]]:
+    """What was and what was said, of every test picture, or of every box of a detector."""
+    rows = _table(exam / "plots/confusion.csv")
+    return [(row["actual"], row["predicted"]) for row in rows]
+
+
+def _said(pairs: Sequence[tuple[str, str]]) -> dict[str, Said]:
+    """For each label that was an answer: how often, and what was there really, most frequent first."""
     really: dict[str, Counter[str]] = {}
-    for _, label, predicted, _ in rows:
+    for label, predicted in pairs:
         really.setdefault(predicted, Counter())[label] += 1
     return {
         label: Said(times=counts.total(), really=dict(counts.most_common())) for label, counts in sorted(really.items())

@@ -18,15 +18,13 @@ def demo(out: Path, model: Path) -> None:
     """Write the page, the model, test pictures to try and onnxruntime-web into a new folder.
 
     Raises:
-        UserError: the folder holds something, there is no model, one that the page cannot run, or no onnxruntime-web.
+        UserError: the folder holds something, there is no model, or no onnxruntime-web.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: holds something already; name a new folder")
     Model(model)  # that it is one is found out here, and not by the visitors
     found = examples(model)
     told = about(model, found)
-    if told.task != "classify":
-        raise UserError(f"{model / 'labels.json'}: task: {told.task}: the demo runs classifiers; use: headstart serve")
     for name in _RUNTIME:
         if not (ASSETS / name).is_file():
             raise missing_file(ASSETS / name, "fetch it, with npm: make demo-assets")

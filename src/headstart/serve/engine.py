@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-
 from headstart.pool import cores
-from headstart.predict import Look, Model, look
-from headstart.serve.schema import Answer, Found
+from headstart.predict import Look, Model, Said, look
+from headstart.serve.schema import Answer, Box, Found
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -28,8 +26,8 @@ class Network(Protocol):
         """One answer a picture."""
 
 
-class Classifier:
-    """The exported classifier as a Network."""
+class Exported:
+    """The exported model, of either task, as a Network. A detector's unsure boxes are told too, with their scores."""
 
     def __init__(self, folder: Path) -> None:
         self._model = Model(folder)
@@ -38,8 +36,13 @@ class Classifier:
         return look(data, self._model.input, max_pixels)
 
     def answer(self, seen: Sequence[Look]) -> list[Found]:
-        rows = self._model.probabilities(np.stack([one.pixels for one in seen]))
-        return [Found(probabilities=dict(zip(self._model.labels, map(float, row), strict=True))) for row in rows]
+        return [_found(said) for said in self._model.say(seen)]
+
+
+def _found(said: Said) -> Found:
+    if said.boxes is None:
+        return Found(probabilities=said.probabilities)
+    return Found(boxes=[Box(label=one.label, score=one.score, box=one.corners) for one in said.boxes])
 
 
 class Batcher(Generic[In, Out]):

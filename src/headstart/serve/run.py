@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from headstart.errors import UserError
 from headstart.serve.about import about, examples
 from headstart.serve.app import create_app
-from headstart.serve.engine import Classifier
+from headstart.serve.engine import Exported
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -40,7 +40,7 @@ def application(model: Path, hosts: list[str] | None = None) -> FastAPI:
         UserError: there is no model.
     """
     found = examples(model)
-    return create_app(Classifier(model), about(model, found), found, hosts=hosts)
+    return create_app(Exported(model), about(model, found), found, hosts=hosts)
 
 
 def _listen(host: str, port: int) -> socket.socket:

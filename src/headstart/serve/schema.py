@@ -18,7 +18,10 @@ class Box(_Message):
 
 
 class Found(_Message):
-    """What the model says of a picture: probabilities (classify) or boxes (detect), the other one is null."""
+    """What the model says of a picture: probabilities (classify) or boxes (detect), the other one is null.
+
+    Boxes are the unsure ones too, the surest first: believe those that reach `threshold` of /model.
+    """
 
     probabilities: dict[str, float] | None = None
     boxes: list[Box] | None = None
@@ -62,20 +65,27 @@ class Figure(_Message):
 
 
 class Said(_Message):
-    """How often a label was the answer on the test pictures, and what those pictures really were."""
+    """How often a label was the answer in the test, and what the pictures really were; of a detector, the boxes.
+
+    Of a detector one answer and one truth is `background`: nothing was found there, or nothing is there.
+    """
 
     times: int
     really: dict[str, int]
 
 
 class Example(_Message):
-    """A test picture to try: addresses of the picture and of a thumbnail, what it is and what the model said."""
+    """A test picture to try: addresses of the picture and of a thumbnail, what it is and what the model said.
+
+    Of a detector `fault` says what it did wrong there, such as "misses a dog"; empty where it did not.
+    """
 
     picture: str
     thumbnail: str
     label: str | None = None
     predicted: str | None = None
     confidence: float | None = None
+    fault: str = ""
 
 
 class About(_Message):

@@ -1,6 +1,6 @@
 // Where answers come from in the static demo: the model runs here, by onnxruntime-web. No picture leaves the browser.
 import * as ort from "./ort/ort.wasm.min.mjs";
-import { fit } from "./resize.js";
+import { fit, fromInput } from "./resize.js";
 
 const MOST = 12_000_000; // pixels that a phone's canvas can hold; larger pictures are halved first
 
@@ -24,10 +24,28 @@ export async function answer(blob, name) {
   const { rgba, width, height, upright } = await pixels(blob);
   const { size } = model.input;
   const seen = new ort.Tensor("uint8", Uint8Array.from(fit(rgba, width, height, model.input)), [1, size, size, 3]);
+  if (model.task === "detect") {
+    const found = await (await session).run({ pixels: seen }, ["boxes", "scores", "labels"]);
+    return { name, ...upright, label: null, probabilities: null, boxes: boxes(found, upright) };
+  }
   const found = await (await session).run({ pixels: seen }, ["probabilities"]);
   const values = [...found.probabilities.data];
   const probabilities = Object.fromEntries(model.labels.map((label, number) => [label, values[number]]));
   return { name, ...upright, probabilities, label: model.labels[values.indexOf(Math.max(...values))], boxes: null };
+}
+
+// Every box with a score, the surest first, in pixels of the upright picture.
+function boxes(found, { width, height }) {
+  const rows = [];
+  found.scores.data.forEach((score, number) => {
+    const corners = found.boxes.data.subarray(4 * number, 4 * number + 4);
+    const box = fromInput([...corners], width, height, model.input);
+    const [left, top, right, bottom] = box;
+    if (score > 0 && right > left && bottom > top) {
+      rows.push({ label: model.labels[Number(found.labels.data[number])], score, box });
+    }
+  });
+  return rows;
 }
 
 // Upright RGBA pixels, transparent parts on white, colours as stored: what door.py makes of a picture.

@@ -91,15 +91,30 @@ function halfToEven(x) {
   return Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
 }
 
-// `fit` of pixels.py: RGBA pixels of an upright picture -> (size, size, 3), as labels.json's `input` says.
-export function fit(rgba, width, height, input) {
-  const { size, interpolation, crop } = input;
-  if (input.resize === "squash") return resize(rgba, width, height, size, size, interpolation);
+// The size that a picture gets, and where in that the network's part begins.
+function frame(width, height, { size, crop, resize: how }) {
+  if (how === "squash") return { wide: size, high: size, left: 0, top: 0 };
   const edge = Math.trunc(size / crop);
   const longer = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
   const [wide, high] = width <= height ? [edge, longer] : [longer, edge];
+  return { wide, high, left: halfToEven((wide - size) / 2), top: halfToEven((high - size) / 2) };
+}
+
+// `from_input` of pixels.py: corners in pixels of the network's input -> of the picture, cut at its edges.
+export function fromInput(corners, width, height, input) {
+  const { wide, high, left, top } = frame(width, height, input);
+  return corners.map((value, side) => {
+    const [start, from, to] = side % 2 ? [top, high, height] : [left, wide, width];
+    return Math.min(Math.max(((value + start) * to) / from, 0), to);
+  });
+}
+
+// `fit` of pixels.py: RGBA pixels of an upright picture -> (size, size, 3), as labels.json's `input` says.
+export function fit(rgba, width, height, input) {
+  const { size, interpolation } = input;
+  const { wide, high, left, top } = frame(width, height, input);
   const whole = resize(rgba, width, height, wide, high, interpolation);
-  const [left, top] = [halfToEven((wide - size) / 2), halfToEven((high - size) / 2)];
+  if (wide === size && high === size) return whole;
   const out = new Uint8ClampedArray(size * size * 3);
   for (let row = 0; row < size; row++) {
     const from = 3 * ((top + row) * wide + left);

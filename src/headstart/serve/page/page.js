@@ -115,13 +115,13 @@ function show({ found, blob, name, example, milliseconds }) {
   const find = (selector) => card.querySelector(selector);
   const picture = find("img");
   picture.src = URL.createObjectURL(blob);
-  picture.alt = example?.label ? `Test picture: ${example.label}` : `Your picture ${name}`;
+  picture.alt = example?.label && !found.boxes ? `Test picture: ${example.label}` : `Your picture ${name}`;
   find("figcaption").textContent = `${name}, ${found.width} × ${found.height}`;
   find(".time").textContent =
     found.milliseconds === undefined
       ? `${milliseconds.toFixed(0)} ms`
       : `${found.milliseconds.toFixed(0)} ms on the server, ${milliseconds.toFixed(0)} ms in all`;
-  if (found.boxes) showBoxes(card, found);
+  if (found.boxes) showBoxes(card, found, example);
   else showBars(card, found, example);
   get("answers").prepend(card);
   trim();
@@ -181,7 +181,7 @@ function showKnown(card, label) {
   }
 }
 
-function showBoxes(card, found) {
+function showBoxes(card, found, example) {
   const frame = card.querySelector(".frame");
   const bars = card.querySelector(".bars");
   found.boxes.forEach(({ label, score, box }, number) => {
@@ -205,6 +205,11 @@ function showBoxes(card, found) {
     bars.append(row);
   });
   card.dataset.boxes = found.boxes.length;
+  if (example?.fault) {
+    const fault = `Known from the test: here it ${example.fault}, at a score of at least ${percent(model.threshold, 0)}.`;
+    card.querySelector(".truth").textContent = fault;
+    card.querySelector(".truth").classList.add("wrong");
+  }
 }
 
 // Boxes below the threshold are hidden, on the picture and in the list; the headings count the others.
@@ -246,25 +251,33 @@ function showModel() {
     .sort((a, b) => b.count - a.count);
   get("mistaken").hidden = !confusions.length;
   for (const { said, label, count } of confusions.slice(0, 6)) {
-    get("confusions").append(element("li", `${count} × ${label} called ${said}`));
+    get("confusions").append(element("li", `${count} × ${confusion(label, said)}`));
   }
   get("card").textContent = model.card;
   get("card").parentElement.hidden = !model.card;
   showExamples();
 }
 
+// A detector's exam counts boxes: "background" is what it calls a box that it misses, and where it finds one too many.
+function confusion(label, said) {
+  if (model.task !== "detect") return `${label} called ${said}`;
+  if (said === "background") return `${label} missed`;
+  return label === "background" ? `${said} found where nothing is` : `${label} called ${said}`;
+}
+
 function showExamples() {
   get("gallery").hidden = !model.examples.length;
   for (const example of model.examples) {
-    const wrong = example.predicted != null && example.predicted !== example.label;
+    const wrong = example.fault || (model.task !== "detect" && example.predicted !== example.label);
     const button = element("button", "", "example");
     const small = element("img");
-    [small.src, small.loading, small.alt] = [example.thumbnail, "lazy", example.label ?? "Test picture"];
+    [small.src, small.loading] = [example.thumbnail, "lazy"];
+    small.alt = (model.task === "detect" ? null : example.label) ?? "Test picture";
     button.type = "button";
     button.append(small);
     if (wrong) {
       button.append(element("span", "✗", "mark"));
-      small.alt += `, which it calls ${example.predicted}`;
+      small.alt += example.fault ? `, in which it ${example.fault}` : `, which it calls ${example.predicted}`;
     }
     button.title = small.alt;
     button.addEventListener("click", () => fromExample(example));
