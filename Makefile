@@ -1,4 +1,5 @@
 # make repro   environment, sample data, the whole pipeline     make test   lint, types, tests
+# make repro RECIPE=solar-modules   the same with recipes/solar-modules.yaml as params.yaml
 # make ui      the runs in MLflow's pages                       make lock   requirements.lock anew from pyproject.toml
 # make demo-assets   onnxruntime-web, for `headstart demo`: needs npm
 
@@ -13,9 +14,17 @@ READY := $(VENV)/ready
 repro: $(READY)
 	@echo "== sample data: dvc pull data"
 	@test -e data || dvc pull --quiet data
+	@$(if $(RECIPE),$(TAKE_RECIPE))
 	@echo "== pipeline: dvc repro (edit params.yaml and run it again: only what the edit touches runs)"
 	@dvc repro
 	@echo "== done: stages/evaluate/report.html is the report, 'make ui' shows the runs"
+
+# Edits of one's own are not overwritten: params.yaml must be one of the recipes as it is, or not be there.
+TAKE_RECIPE = if [ -e params.yaml ]; then \
+		known=; for each in recipes/*.yaml; do cmp -s $$each params.yaml && known=1; done; \
+		[ "$$known" ] || { echo "params.yaml: has edits of yours; move it away, and make takes the recipe"; exit 2; }; \
+	fi; \
+	cp recipes/$(RECIPE).yaml params.yaml && echo "== recipe: params.yaml is now recipes/$(RECIPE).yaml"
 
 test: check
 	@echo "== tests"
