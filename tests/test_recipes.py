@@ -19,7 +19,7 @@ from trees import OpenImages, stanford_dogs
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECT = ("solar-modules", "raccoon", "open-images-detector")
-FOR_DETECTORS = {"model.detector", "model.pyramid", "augment.mosaic"}
+FOR_DETECTORS = {"model.pyramid", "augment.mosaic"}
 FOR_CLASSIFIERS = {"fine_tune.cache_frozen", "export.quantize", "export.max_drop"}
 SMALL: dict[str, object] = {
     "model": {"backbone": tiny.TRUNK, "weights": "none", "image_size": 32},
