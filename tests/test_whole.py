@@ -1,12 +1,14 @@
 """torchvision's complete detectors by name: taken apart they are what torchvision has, and they go all the way."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 
@@ -47,13 +49,33 @@ def torchvisions(detector: str, size: int) -> Any:
             module.eval()
             assert module.running_var is not None
             module.running_var.uniform_(0.5, 2)
-    for name, parameter in model.named_parameters():  # sure of many things, and no two equally
-        if "cls_logits.bias" in name:
-            nn.init.constant_(parameter, -1.0)
-        elif parameter.ndim > 1 and "backbone" not in name:
-            nn.init.normal_(parameter, std=0.06)
-        elif parameter.ndim > 1 and ".fpn." in name:
-            nn.init.normal_(parameter, std=0.3)
+    return _spread(model, torch.randn(2, 3, size, size))
+
+
+_SAYS = re.compile(r"(cls_logits|cls_score|bbox_pred|module_list\.\d+(\.1)?)$")
+
+
+@torch.no_grad()
+def _spread(model: Any, pictures: Tensor) -> Any:
+    """Untrained it is sure of nothing and of all places equally, and which of equal boxes is kept is chance."""
+    seen: set[str] = set()
+
+    def scale(name: str) -> Callable[[Any, Any, Tensor], None]:
+        def scaled(layer: Any, _: Any, said: Tensor) -> None:
+            if name not in seen:
+                seen.add(name)
+                layer.weight.mul_((0.2 if "bbox" in name or "regression" in name else 1.0) / said.std())
+                layer.bias.fill_(-1.0 if name.startswith("head.classification_head.cls") else 0.0)
+
+        return scaled
+
+    layers = [(name, layer) for name, layer in model.named_modules() if _SAYS.search(name) and hasattr(layer, "weight")]
+    handles = [layer.register_forward_hook(scale(name)) for name, layer in layers]
+    for _ in range(1 + isinstance(model, FasterRCNN)):  # its second stage sees what its first proposes
+        model.eval()(list(pictures))
+        seen -= {name for name in seen if "box_predictor" in name}
+    for handle in handles:
+        handle.remove()
     return model
 
 
