@@ -19,7 +19,7 @@ from trees import OpenImages, stanford_dogs
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECT = ("solar-modules", "raccoon", "open-images-detector")
-FOR_DETECTORS = {"model.detector", "model.pyramid", "augment.mosaic"}
+FOR_DETECTORS = {"model.pyramid", "augment.mosaic"}
 FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling")} | {
     "train_head.sampling",
     "export.quantize",
