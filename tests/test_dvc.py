@@ -101,7 +101,7 @@ def test_the_walk_finds_imports_and_templates() -> None:
         "parts.html.j2",
         "report.css",
     }
-    assert {path.name for path in templates_of({"headstart.export"})} == {
+    assert {path.name for path in templates_of({"headstart.model_card"})} == {
         "card_parts.md.j2",
         "detector_card.md.j2",
         "model_card.md.j2",

@@ -18,6 +18,7 @@ from headstart.compute import Compute
 from headstart.errors import UserError
 from headstart.export import export
 from headstart.predict import Model
+from headstart.sitting import digest, read
 from headstart.weights import trunk
 
 CPU = Compute(torch.device("cpu"), bf16=False)
@@ -66,6 +67,17 @@ def test_the_examined_figures_are_those_of_the_exported_model(project: Project) 
         shown = model.probabilities(pixels.decode(project.root / row["file_name"], model.input)[None])[0]
         told = [row["fine_tuned"]["probabilities"][label] for label in model.labels]
         assert list(map(float, shown)) == pytest.approx(told, abs=1e-5)
+
+
+def test_what_it_says_of_the_test_pictures_is_left_for_comparing(project: Project) -> None:
+    test, found = tiny.manifest(project.root, "split", "test"), read(project.root / "stages/export/answers.json")
+    assert (found.exam, found.labels, found.boxes) == (digest(test), ("blue", "red"), {})
+    sha256 = {image.file_name: image.sha256 for image in test.images}
+    rows = tiny.read_json(project.root / "stages/evaluate/predictions.json")
+    assert set(found.probabilities) == {sha256[row["file_name"]] for row in rows}
+    for row in rows:
+        wanted = list(row["fine_tuned"]["probabilities"].values())
+        assert found.probabilities[sha256[row["file_name"]]] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_file_stands_alone_and_says_what_it_takes(project: Project) -> None:

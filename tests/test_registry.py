@@ -154,6 +154,7 @@ def test_a_name_given_later_registers_the_run_that_is_there(home: Path, capfd: p
         "MLflow: cells version 1 is the champion: the name had none",
         "MLflow: cells version 1 is the champion already",
     ]
+    assert run.outputs is not None
     tag = client(home).get_logged_model(run.outputs.model_outputs[0].model_id).tags[registry.LINKS]
     assert json.loads(tag) == [{"name": NAME, "version": 1}]
 

@@ -68,7 +68,9 @@ def _answers(test: Manifest, sitting: Sitting) -> Answers:
 def _detections(test: Manifest, sitting: Sitting) -> list[Detection]:
     numbers = {category.name: category.id for category in test.categories}
     return [
-        Detection(image_id=image.id, category_id=numbers[sitting.labels[label]], bbox=box, score=score)
+        Detection(
+            image_id=image.id, category_id=numbers[sitting.labels[label]], bbox=(x, y, width, height), score=score
+        )
         for image in test.images
-        for label, score, *box in sitting.boxes[image.sha256]
+        for label, score, x, y, width, height in sitting.boxes[image.sha256]
     ]

@@ -161,16 +161,6 @@ class Params(Section):
         return self.export.champion_metric or CHAMPION_METRICS[self.task][0]
 
     @model_validator(mode="after")
-    def _metric_is_of_the_task(self) -> "Params":
-        known = CHAMPION_METRICS[self.task]
-        if self.champion_metric not in known:
-            raise ValueError(
-                f"export.champion_metric: {self.champion_metric!r} is none of task: {self.task}; give one of "
-                f"{', '.join(known)}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _task_has_its_model(self) -> "Params":
         if self.task == "classify" and (self.model.detector or self.augment.mosaic):
             raise ValueError("model.detector and augment.mosaic are for task: detect; take them out, or set the task")
@@ -181,6 +171,16 @@ class Params(Section):
                 raise ValueError(f"{wrong[0]} is for task: classify; give {wrong[1]}")
             if self.export.quantize != "none":
                 raise ValueError("export.quantize is for task: classify; give none")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_is_of_the_task(self) -> "Params":
+        known = CHAMPION_METRICS[self.task]
+        if self.champion_metric not in known:
+            raise ValueError(
+                f"export.champion_metric: {self.champion_metric!r} is none of task: {self.task}; give one of "
+                f"{', '.join(known)}"
+            )
         return self
 
 

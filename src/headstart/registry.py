@@ -124,12 +124,13 @@ def _signature(task: str) -> "ModelSignature":
     if task == "detect":
         sides = Property("box", Array(DataType.double))
         box = Object([Property("label", DataType.string), Property("score", DataType.double), sides])
-        outputs = [ColSpec(Array(box), "boxes")]
+        outputs = Schema([ColSpec(Array(box), "boxes")])
     else:
         shares = ColSpec(Map(DataType.double), "probabilities")
-        outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), shares]
+        outputs = Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), shares])
     # Bytes where Python asks, base64 over HTTP, or a path: no type of MLflow's but this one is all of them.
-    return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    return ModelSignature(inputs=Schema([ColSpec(anything, "image")]), outputs=outputs)
 
 
 def _example() -> str:
