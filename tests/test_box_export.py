@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 import chromium
 import tiny
 from conftest import Project
-from headstart import pixels, registry
+from headstart import box_export, pixels, registry
 from headstart.cli import app
 from headstart.errors import UserError
 from headstart.export import export
+from headstart.params import ExportParams
 from headstart.predict import Boxes, Model, look
 from headstart.serve.about import about, examples
 from headstart.serve.demo import demo
@@ -102,6 +103,28 @@ def test_what_cannot_be_proven_fails_and_is_not_left(
     line = broken(root, monkeypatch, change)
     assert line.startswith("params.yaml: export.tolerance: 0.001: of ")
     assert "have no like in the other's answer within 1 pixel" in line
+
+
+def test_a_box_at_the_edge_of_suppression_may_be_missing(
+    detect_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten by ten pixels each, the second 2.5 further: an IoU of 0.6, which is the limit; 3.5 further: 0.48."""
+
+    def boxes(second: float, *scores: float) -> Boxes:
+        corners = np.array([[[0, 0, 10, 10], [second, 0, second + 10, 10]]], np.float32)
+        return Boxes(corners, np.array([scores], np.float32), np.zeros((1, 2), np.int64))
+
+    def parity(second: float) -> dict[str, Any]:
+        monkeypatch.setattr(Model, "boxes", lambda *_: boxes(second, 0.9, 0))
+        seen = np.zeros((1, 96, 96, 3), np.uint8)
+        return box_export.parity(folder, seen, boxes(second, 0.9, 0.8), 0.5, 0.6, ExportParams())
+
+    folder = tmp_path / "export"
+    shutil.copytree(detect_project.root / "stages/export", folder)
+    found = parity(2.5)
+    assert (found["boxes"], found["same_box"], found["largest_difference_in_pixels"]) == (3, 2, 0)
+    with pytest.raises(UserError, match="of 3 boxes that the torch and the ONNX model find, 1 have no like"):
+        parity(3.5)
 
 
 def test_predict_says_boxes_in_pixels_of_the_picture(detect_project: Project, tmp_path: Path) -> None:

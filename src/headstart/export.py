@@ -103,9 +103,9 @@ def _classifier(
 def _detector(
     out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, threshold: float, params: ExportParams
 ) -> dict[str, Any]:
-    expected = box_export.write(out, tensors, card, seen)
+    expected, overlap = box_export.write(out, tensors, card, seen)
     write_json(out / "labels.json", box_export.labels(card, threshold))
-    return box_export.parity(out, seen, expected, threshold, params)
+    return box_export.parity(out, seen, expected, threshold, overlap, params)
 
 
 def _write_onnx(network: nn.Module, card: Card, out: Path) -> None:
