@@ -64,8 +64,13 @@ def _spread(model: Any, pictures: Tensor) -> Any:
         def scaled(layer: Any, _: Any, said: Tensor) -> None:
             if name not in seen:
                 seen.add(name)
-                layer.weight.mul_((0.2 if "bbox" in name or "regression" in name else 1.0) / said.std())
-                layer.bias.fill_(-1.0 if name.startswith("head.classification_head.cls") else 0.0)
+                layer.bias.zero_()
+                if said.ndim == 2:  # rows of proposals: they are to differ, not the labels
+                    layer.bias.copy_(-said.mean(0) / said.std(0).mean())
+                wide = said.std(0).mean() if said.ndim == 2 else said.std()
+                layer.weight.mul_((0.2 if "bbox" in name or "regression" in name else 1.0) / wide)
+                if name.startswith("head.classification_head.cls"):
+                    layer.bias.fill_(-1.0)
 
         return scaled
 
