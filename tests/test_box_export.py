@@ -155,6 +155,7 @@ def test_predict_says_boxes_in_pixels_of_the_picture(detect_project: Project, tm
         assert drawn.size == (480, 320)
 
 
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # of MLflow, when it is imported
 def test_mlflow_says_the_same_boxes(detect_project: Project, tmp_path: Path) -> None:
     labels = tiny.read_json(detect_project.root / "stages/export/labels.json") | {"threshold": 0.05}
     shutil.copytree(detect_project.root / "stages/export", tmp_path / "export")
