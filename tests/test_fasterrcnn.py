@@ -97,7 +97,7 @@ def test_it_learns_and_the_exported_file_finds_the_same(project: Project) -> Non
     for ours, theirs in zip(detect.predict(network, said), found, strict=True):
         some = torch.from_numpy(found.scores) > 0.06  # at 0.05 exactly, one may have what the other has not
         assert some.any()
-        np.testing.assert_allclose(ours[some].numpy(), theirs[some.numpy()], atol=1e-2)
+        np.testing.assert_allclose(ours[some].numpy(), np.asarray(theirs)[some.numpy()], atol=1e-2)
     alone = model.boxes(seen[:1])
     np.testing.assert_allclose(alone.scores, found.scores[:1], atol=1e-5)
     page = (root / "stages/evaluate/report.html").read_text(encoding="utf-8")

@@ -84,7 +84,7 @@ class FasterRcnn(nn.Module):
     def proposals(self, logits: Tensor, changes: Tensor, most: int) -> Tensor:
         """Corners (n, p, 4), the surest first, none overlapping a surer one of its level; no area: no proposal."""
         starts = [sum(self.counts[:level]) for level in range(len(self.counts))]
-        parts = logits.split(list(self.counts), 1)
+        parts = torch.split(logits, list(self.counts), 1)
         some = [part.topk(min(BEFORE, part.shape[1])).indices for part in parts]
         place = torch.cat([each + start for each, start in zip(some, starts, strict=True)], 1)
         level = torch.cat([torch.full((each.shape[1],), n, device=each.device) for n, each in enumerate(some)])
@@ -113,9 +113,9 @@ class FasterRcnn(nn.Module):
         """Of anchors (n, a) and (n, a, 4); of proposals (n, p, 4), (n, p, labels + 1) and (n, p, 4 (labels + 1))."""
         anchors, labels = len(self.anchors), self.labels + 1
         count = (said.shape[1] - 5 * anchors) // (4 + 5 * labels)
-        parts = said.split([anchors, 4 * anchors, *(count * width for width in (4, labels, 4 * labels))], 1)
+        parts = torch.split(said, [anchors, 4 * anchors, *(count * width for width in (4, labels, 4 * labels))], 1)
         widths = (4, 4, labels, 4 * labels)
-        return parts[0], *(part.unflatten(1, (-1, width)) for part, width in zip(parts[1:], widths, strict=True))
+        return parts[0], *(part.reshape(len(said), -1, width) for part, width in zip(parts[1:], widths, strict=True))
 
     def loss(self, said: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy and smooth L1 loss of the anchors, and of the proposals, that are drawn; a scalar.
@@ -138,7 +138,7 @@ class FasterRcnn(nn.Module):
         total = F.cross_entropy(label_logits[chosen], labels[chosen], reduction="sum")
         picture, place = torch.where(chosen & (matched >= 0))
         true = _BOX_CODER.encode_single(targets[picture, matched[picture, place], 1:], proposals[picture, place])
-        own = box_changes.unflatten(-1, (-1, 4))[picture, place, labels[picture, place]]
+        own = box_changes.reshape(*box_changes.shape[:2], -1, 4)[picture, place, labels[picture, place]]
         return first + (total + _smooth(own, true)) / chosen.sum().clamp(min=1)
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:

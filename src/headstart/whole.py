@@ -31,7 +31,7 @@ def download(name: str) -> tuple[dict[str, Tensor], str]:
     """
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(name).DEFAULT
     return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu"), weights.url
 
 
