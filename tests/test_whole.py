@@ -64,11 +64,11 @@ def _spread(model: Any, pictures: Tensor) -> Any:
         def scaled(layer: Any, _: Any, said: Tensor) -> None:
             if name not in seen:
                 seen.add(name)
-                layer.bias.zero_()
-                if said.ndim == 2:  # rows of proposals: they are to differ, not the labels
-                    layer.bias.copy_(-said.mean(0) / said.std(0).mean())
-                wide = said.std(0).mean() if said.ndim == 2 else said.std()
-                layer.weight.mul_((0.2 if "bbox" in name or "regression" in name else 1.0) / wide)
+                rows = said.ndim == 2  # of proposals: they are to differ, not the labels
+                share = 0.2 if "bbox" in name or "regression" in name else 1.0
+                share = share / float(said.std(0).mean() if rows else said.std())
+                layer.weight.mul_(share)
+                layer.bias.copy_(-share * (said.mean(0) - layer.bias) if rows else torch.zeros_like(layer.bias))
                 if name.startswith("head.classification_head.cls"):
                     layer.bias.fill_(-1.0)
 
