@@ -44,12 +44,12 @@ def test_help_does_not_pay_for_torch() -> None:
         check=True,
     )
     assert done.stdout.endswith("loaded []\n")
-    assert all(command in done.stdout for command in [*cli.STAGES, "predict", "serve", "demo", "cache"])
+    assert all(command in done.stdout for command in [*cli.STAGES, "predict", "serve", "demo", "cache", "lr-find"])
 
 
 def test_every_stage_is_a_command_and_names_a_function_that_is_there() -> None:
     commands = {str(info.name or getattr(info.callback, "__name__", "")) for info in cli.app.registered_commands}
-    assert commands == {*cli.STAGES, "predict", "serve", "demo"}
+    assert commands == {*cli.STAGES, "predict", "serve", "demo", "lr-find"}
     for module, function in cli.STAGES.values():
         assert f"def {function}(params: Params, root: Path) -> None:" in (
             Path(cli.__file__).parent / f"{module}.py"

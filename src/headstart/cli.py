@@ -139,6 +139,20 @@ def demo(
     demo(out, model)
 
 
+@app.command("lr-find")
+def lr_find(
+    stage: Annotated[str, typer.Argument(help="train-head or fine-tune; the stages before it must have run.")],
+    out: Annotated[Path, typer.Option(help="The folder for lr-find.csv and lr-find.png.")] = Path("lr-find"),
+) -> None:
+    """Try growing rates on a training stage, and say which to begin with; nothing of the stage is changed."""
+    from headstart import params
+    from headstart.lr_find import lr_find
+
+    rate = lr_find(stage, params.load(Path("params.yaml")), Path.cwd(), out)
+    told = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else "the loss never falls: no rate to suggest"
+    typer.echo(f"{told}; the curve is in {out}/lr-find.png")
+
+
 cache_app = typer.Typer(help="What the stages keep under .cache to go faster, and how much.")
 app.add_typer(cache_app, name="cache")
 

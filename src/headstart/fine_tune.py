@@ -10,6 +10,7 @@ from headstart.compute import prepare
 from headstart.detect import Detector
 from headstart.embed import Trunk
 from headstart.files import write_json
+from headstart.fit import Fit, fit
 from headstart.lessons import Lessons
 from headstart.modelfile import Card
 from headstart.params import Params
@@ -18,6 +19,11 @@ from headstart.tune import Plan, tune
 
 def fine_tune(params: Params, root: Path) -> None:
     """Write stages/fine-tune: the network with the blocks above freeze_depth trained, history.csv, metrics.json."""
+    fine_tune_by(params, root, fit)
+
+
+def fine_tune_by(params: Params, root: Path, fit: Fit) -> None:
+    """The stage with another loop in the place of `fit`: the range test's, say."""
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     section, out = params.fine_tune, root / "stages/fine-tune"
@@ -54,6 +60,7 @@ def fine_tune(params: Params, root: Path) -> None:
         seed=params.seed,
         root=root,
         what="fine-tune",
+        fit=fit,
     )
     modelfile.save(out / "model.safetensors", tuned.tensors, card)
     sizes = {

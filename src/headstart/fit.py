@@ -37,6 +37,9 @@ class Best:
         return {"best_epoch": self.epoch, "epochs": self.epochs, **self.scores}
 
 
+Fit = Callable[..., Best]  # `fit`, or what stands in its place
+
+
 def fit(
     network: nn.Module,
     groups: list[Group],

@@ -14,7 +14,7 @@ from headstart.compute import prepare
 from headstart.embed import Trunk, embeddings
 from headstart.errors import UserError, missing_file
 from headstart.files import read_json, write_json
-from headstart.fit import Batch, Scores, fit
+from headstart.fit import Batch, Fit, Scores, fit
 from headstart.modelfile import Card
 from headstart.order import balanced, order, steps_of
 from headstart.params import ModelParams, Params
@@ -27,8 +27,13 @@ def train_head(params: Params, root: Path) -> None:
 
     Of fine_tune it only looks at what to keep for it as the pictures pass; no result depends on that.
     """
+    train_head_by(params, root, fit)
+
+
+def train_head_by(params: Params, root: Path, fit: Fit) -> None:
+    """The stage with another loop in the place of `fit`: the range test's, say."""
     if params.task == "detect":
-        _detector(params, root)
+        _detector(params, root, fit)
         return
     compute = prepare(params.train, params.seed)
     train, val = coco.read(root / "stages/augment/train.json"), coco.read(root / "stages/split/val.json")
@@ -89,7 +94,7 @@ def train_head(params: Params, root: Path) -> None:
     checkpoints.clear()
 
 
-def _detector(params: Params, root: Path) -> None:
+def _detector(params: Params, root: Path, fit: Fit) -> None:
     """The same for a detector: pyramid and head on the frozen trunk."""
     compute = prepare(params.train, params.seed)
     labels = coco.read(root / "stages/augment/train.json").labels()
@@ -111,6 +116,7 @@ def _detector(params: Params, root: Path) -> None:
         seed=params.seed,
         root=root,
         what="train-head",
+        fit=fit,
     )
     modelfile.save(out / "model.safetensors", tuned.tensors, card)
     write_json(out / "metrics.json", tuned.best.row())

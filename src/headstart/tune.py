@@ -12,7 +12,7 @@ from headstart import depthwise, freeze, modelfile
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compute import Compute
-from headstart.fit import Batch, Best, fit
+from headstart.fit import Batch, Best, Fit, fit
 from headstart.fold import Pair, fold, unfold
 from headstart.freeze import Block
 from headstart.lessons import Lessons
@@ -67,6 +67,7 @@ def tune(
     seed: int,
     root: Path,
     what: str,
+    fit: Fit = fit,
 ) -> Tuned:
     """Fit a network of `trunk` and what stands on it.
 
@@ -81,6 +82,7 @@ def tune(
         seed: of the order of the pictures, and of dropout.
         root: the repository root; history.csv goes to the stage's folder.
         what: the stage's name.
+        fit: the loop, or what stands in its place.
     """
     pairs: list[Pair] = []
     trunk: nn.Module = network.get_submodule("trunk")
