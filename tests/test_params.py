@@ -248,7 +248,7 @@ RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
             "the file: this section: train_head.sampling is for task: classify; give shuffled",
         ),
         (
-            ("epochs: 10", "epochs: 10\n  mixup: 1"),
+            ("epochs: 8", "epochs: 8\n  mixup: 1"),
             "the file: this section: fine_tune.mixup is for task: classify; give 0",
         ),
     ],

@@ -418,8 +418,9 @@ def test_killed_stage_records_nothing(root: Path) -> None:
         "import os, pathlib, params_of_test as p\nfrom headstart import recorder\n"
         "with recorder.stage('fetch', p.params, pathlib.Path.cwd()):\n    os.kill(os.getpid(), 9)"
     )
+    given = make_params().model_dump_json(by_alias=True)
     (root / "params_of_test.py").write_text(
-        f"from headstart.params import Params\nparams = Params.model_validate_json({make_params().model_dump_json()!r})"
+        f"from headstart.params import Params\nparams = Params.model_validate_json({given!r})"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE, text=True, timeout=60)
     assert killed.returncode == -9

@@ -83,7 +83,7 @@ def _new(card: Card, pretrained: Mapping[str, Tensor]) -> Detector:
                 f"params.yaml: model.image_size: {size}: {card.detector} does not take pictures of that size "
                 f"({str(error).partition(chr(10))[0]}); give a larger one"
             ) from None
-    network = trunk(card.backbone)
+    network = trunk(card.backbone).eval()  # or looking at its maps would move batch norm's statistics
     if pretrained:
         network.load_state_dict(pretrained)
     levels, channels = _levels(network, card)

@@ -115,7 +115,9 @@ class FasterRcnn(nn.Module):
         count = (said.shape[1] - 5 * anchors) // (4 + 5 * labels)
         parts = torch.split(said, [anchors, 4 * anchors, *(count * width for width in (4, labels, 4 * labels))], 1)
         widths = (4, 4, labels, 4 * labels)
-        return parts[0], *(part.reshape(len(said), -1, width) for part, width in zip(parts[1:], widths, strict=True))
+        return parts[0], *(
+            part.reshape(said.shape[0], -1, width) for part, width in zip(parts[1:], widths, strict=True)
+        )
 
     def loss(self, said: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy and smooth L1 loss of the anchors, and of the proposals, that are drawn; a scalar.

@@ -56,7 +56,7 @@ def part(path: Path) -> Path:
 
 def put(part: Path, path: Path) -> None:
     """Give a file its name. Where its entry is being cleared it goes too; what is mapped stays readable."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, FileExistsError):  # the second by mkdir, if it goes between two looks
         path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
     part.unlink(missing_ok=True)

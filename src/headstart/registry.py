@@ -31,6 +31,7 @@ CODE = (
     "errors",
     "files",
     "jpeg",
+    "kept",
     "pixels",
     "pool",
     "predict",
