@@ -13,7 +13,7 @@ READY := $(VENV)/ready
 
 repro: $(READY)
 	@echo "== sample data: dvc pull data"
-	@test -e data || dvc pull --quiet data
+	@test -e data || dvc pull --quiet --remote samples data
 	@$(if $(RECIPE),$(TAKE_RECIPE))
 	@echo "== pipeline: dvc repro (edit params.yaml and run it again: only what the edit touches runs)"
 	@dvc repro
