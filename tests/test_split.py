@@ -123,6 +123,15 @@ def test_the_largest_group_goes_where_most_is_lacking() -> None:
     assert sorted(where[n] for n in range(7, 11)) == ["test", "test", "val", "val"]
 
 
+def test_twins_of_two_labels_do_not_move_the_sizes() -> None:
+    """Of 200 pictures, 30 ants have two bees for twins: each three count as bees."""
+    images = [record(n, "ant" if n < 60 else "bee") for n in range(200)]
+    twins = [(n, n + other) for n in range(30) for other in (60, 100)]
+    for seed in range(5):
+        found = split(records(*images), SplitParams(train=0.7, val=0.15, test=0.15), seed, twins)
+        assert [len(part.images) for part in found.splits.values()] == pytest.approx([140, 30, 30], abs=1)
+
+
 def test_groups_of_different_sources_are_different() -> None:
     images = [record(n, group="1").model_copy(update={"source": f"source {n}"}) for n in range(1, 11)]
     assert counts(split(records(*images), PARAMS, 0, []), "ant") == {"train": 6, "val": 2, "test": 2}

@@ -52,16 +52,19 @@ def split(
     """
     labels = shown(manifest, detect=detect)
     units, dropped = _units(manifest.images, twins, labels)
+    # A classifier's twins with different labels count as what most of them are: so the splits' sizes are exact.
+    whole = {image.id: frozenset([unit.label] if unit.label else []) for unit in units for image in unit.images}
+    counted = labels if detect else whole
     chosen: dict[Split, list[Image]] = {name: [] for name in SPLITS}
     for unit in units:
         if unit.pin:
             chosen[unit.pin] += unit.images
     shares: dict[Split, float] = {"train": params.train, "val": params.val, "test": params.test}
     free = [unit for unit in units if not unit.pin]
-    lacking = {label: _Lacking(shares, count) for label, count in _count(free, labels).items()}
+    lacking = {label: _Lacking(shares, count) for label, count in _count(free, counted).items()}
     for label in sorted(lacking, key=lambda label: (lacking[label].total, label)):
         rng = random.Random(f"{seed} {label}")  # noqa: S311 (not a secret)
-        _deal([unit for unit in free if unit.label == label], lacking, chosen, labels, rng)
+        _deal([unit for unit in free if unit.label == label], lacking, chosen, counted, rng)
     _check(chosen, shares, labels, manifest.labels() if detect else [])
     parts = {name: manifest.only(sorted(some, key=lambda image: image.id)) for name, some in chosen.items()}
     return Assignment(parts, tuple(dropped))
