@@ -1,5 +1,6 @@
 # make repro   environment, sample data, the whole pipeline     make test   lint, types, tests
 # make repro RECIPE=solar-modules   the same with recipes/solar-modules.yaml as params.yaml
+# make env     the environment alone
 # make ui      the runs in MLflow's pages                       make lock   requirements.lock anew from pyproject.toml
 # make demo-assets   onnxruntime-web, for `headstart demo`: needs npm
 
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 READY := $(VENV)/ready
 
-.PHONY: repro test check ui lock demo-assets
+.PHONY: repro test check env ui lock demo-assets
 
 repro: $(READY)
 	@echo "== sample data: dvc pull data"
@@ -35,6 +36,8 @@ check: $(READY)
 	@ruff check .
 	@ruff format --check --quiet .
 	@mypy
+
+env: $(READY)
 
 ui: $(READY)
 	@echo "== runs: http://127.0.0.1:5000, 'Model training' at the top left, then the experiment (Ctrl-C ends)"

@@ -19,6 +19,19 @@ LISTED: dict[str, dict[str, Any]] = PIPELINE["stages"]
 OUTSIDE = {"headstart", "headstart.cli", "headstart.tracking", "headstart.records"}
 
 
+def outs_of(stage: str) -> set[str]:
+    """Paths of what DVC keeps for a stage; an entry with options is a mapping of one key."""
+    outs = [*LISTED[stage].get("outs", ()), *LISTED[stage].get("metrics", ())]
+    return {out if isinstance(out, str) else next(iter(out)) for out in outs}
+
+
+@pytest.mark.parametrize("stage", LISTED)
+def test_git_ignores_what_dvc_keeps(stage: str) -> None:
+    """DVC adds to a .gitignore what is not in it: the first run would leave a changed file in a clone."""
+    lines = (ROOT / f"stages/{stage}/.gitignore").read_text(encoding="utf-8").split()
+    assert {f"stages/{stage}{line}" for line in lines} == outs_of(stage)
+
+
 def file_of(module: str) -> Path | None:
     base = PACKAGE.parent.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)

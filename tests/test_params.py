@@ -159,7 +159,13 @@ def test_auto_epochs_load_and_come_back_from_plain_values(tmp_path: Path) -> Non
 
 def test_two_mistakes_are_counted(tmp_path: Path) -> None:
     path = written(tmp_path, RECIPE.replace("task: classify", "task: count").replace("seed: 0", "seed: none"))
-    assert complaint(path).endswith("(and 1 more like it)")
+    assert complaint(path).endswith("(and 1 more)")
+
+
+def test_a_misspelt_key_is_named_before_the_one_it_leaves_missing(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8").replace("  epochs: 30", "  epoch: 30", 1))
+    assert "train_head.epoch: unknown key; did you mean 'epochs'?" in complaint(path)
 
 
 def test_a_long_value_is_cut(tmp_path: Path) -> None:

@@ -231,7 +231,8 @@ def load(path: Path) -> Params:
 
 def explain(path: Path, data: object, error: ValidationError) -> str:
     """Pydantic's findings in the user's words, the first one whole: file, key, value, fix."""
-    findings = error.errors()
+    # A key misspelt is one unknown and often one missing: the unknown one has the better line.
+    findings = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     first = findings[0]
     key = ".".join(str(part) for part in first["loc"]) or "the file"
     if first["type"] == "extra_forbidden":
@@ -245,7 +246,7 @@ def explain(path: Path, data: object, error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
         line = f"{path}: {key}: {_shown(first['input'])}: {message[0].lower()}{message[1:]}"
     more = len(findings) - 1
-    return line + (f" (and {more} more like it)" if more else "")
+    return line + (f" (and {more} more)" if more else "")
 
 
 def _shown(value: object) -> str:
