@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from headstart import box_lessons, classify, coco, detect, modelfile, weights
+from headstart import classify, coco, modelfile, weights
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compute import prepare
@@ -19,7 +19,6 @@ from headstart.modelfile import Card
 from headstart.order import balanced, order, steps_of
 from headstart.params import ModelParams, Params
 from headstart.pixels import Input
-from headstart.tune import Plan, tune
 
 
 def train_head(params: Params, root: Path) -> None:
@@ -96,6 +95,9 @@ def train_head_by(params: Params, root: Path, fit: Fit) -> None:
 
 def _detector(params: Params, root: Path, fit: Fit) -> None:
     """The same for a detector: pyramid and head on the frozen trunk."""
+    from headstart import box_lessons, detect  # seconds to import, and a classifier's edit wants none of them
+    from headstart.tune import Plan, tune
+
     compute = prepare(params.train, params.seed)
     labels = coco.read(root / "stages/augment/train.json").labels()
     card, pretrained = _start("detect", params.model, labels, root)
