@@ -73,6 +73,10 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
         ({"folder": "a", "limit": 0}, "fetch.sources.0.limit: 0: input should be greater than or equal to 1"),
         (
             {"open_images": {"clases": ["Alpaca"]}},
+            "fetch.sources.0.open_images.clases: unknown key; did you mean 'classes'?",
+        ),
+        (
+            {"open_images": {"images_per_class": 9}},
             "fetch.sources.0.open_images.classes: missing; add it",
         ),
         (
