@@ -36,10 +36,10 @@ STAGES = {
 
 def run(name: str) -> None:
     """Run one stage in the current folder, and record it."""
-    from headstart import params, recorder
+    from headstart import params_file, recorder
 
     root = Path.cwd()
-    loaded = params.load(Path("params.yaml"))
+    loaded = params_file.load(Path("params.yaml"))
     module, function = STAGES[name]
     with recorder.stage(name, loaded, root):
         stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
@@ -147,10 +147,10 @@ def lr_find(
     out: Annotated[Path, typer.Option(help="The folder for lr-find.csv and lr-find.png.")] = Path("lr-find"),
 ) -> None:
     """Try growing rates on a training stage, and say which to begin with; nothing of the stage is changed."""
-    from headstart import params
+    from headstart import params_file
     from headstart.lr_find import lr_find
 
-    rate = lr_find(stage, params.load(Path("params.yaml")), Path.cwd(), out)
+    rate = lr_find(stage, params_file.load(Path("params.yaml")), Path.cwd(), out)
     told = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else "the loss never falls: no rate to suggest"
     typer.echo(f"{told}; the curve is in {out}/lr-find.png")
 
