@@ -31,6 +31,12 @@ def root(project: Project, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.fixture
+def translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Translating to ONNX takes seconds; the same network gives the same file, and it lies there already."""
+    monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)
+
+
 def torch_logits(project: Project) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
     tensors, card = modelfile.read(project.root / "stages/fine-tune/model.safetensors")
     test = tiny.manifest(project.root, "split", "test").images
@@ -106,6 +112,7 @@ def test_the_model_card_holds_the_figures(project: Project) -> None:
         assert said in card, said
 
 
+@pytest.mark.usefixtures("translated")
 def test_what_cannot_be_proven_fails_and_is_not_left(root: Path) -> None:
     (root / "stages/export/parity.json").unlink()
     with pytest.raises(UserError) as caught:
@@ -118,10 +125,10 @@ def test_what_cannot_be_proven_fails_and_is_not_left(root: Path) -> None:
     assert not (root / "stages/export/parity.json").exists()
 
 
+@pytest.mark.usefixtures("translated")
 def test_an_onnx_model_that_says_something_else_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the exporter had translated an operator wrongly."""
     odds = Model.odds
-    monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)  # the file of the fixture will do
     monkeypatch.setattr(
         Model, "odds", lambda self, seen: odds(self, seen)._replace(logits=odds(self, seen)[0][:, ::-1])
     )
@@ -130,6 +137,7 @@ def test_an_onnx_model_that_says_something_else_fails(root: Path, monkeypatch: p
     assert not (root / "stages/export/model.onnx").exists()
 
 
+@pytest.mark.usefixtures("translated")
 def test_an_answer_that_is_no_number_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odds = Model.odds
 
@@ -138,7 +146,6 @@ def test_an_answer_that_is_no_number_fails(root: Path, monkeypatch: pytest.Monke
         # The label stays: nan counts as the largest.
         return Odds(np.where(x == x.max(1, keepdims=True), np.nan, x), probabilities)
 
-    monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)
     monkeypatch.setattr(Model, "odds", broken)
     with pytest.raises(UserError, match="differs by nan in a logit and agrees on 6 of 6"):
         export(tiny.make_params(), root)
@@ -164,6 +171,7 @@ def test_the_network_exported_is_the_one_plain_timm_runs(project: Project) -> No
     assert json.loads((project.root / "stages/export/labels.json").read_text())["labels"] == list(card.labels)
 
 
+@pytest.mark.usefixtures("translated")
 def test_int8_is_smaller_and_says_what_it_costs(root: Path) -> None:
     before = (root / "stages/export/model.onnx").stat().st_size
     export(tiny.make_params(export={"quantize": "int8", "max_drop": 0.5}), root)
@@ -189,6 +197,7 @@ def test_int8_is_smaller_and_says_what_it_costs(root: Path) -> None:
     assert f"test accuracy {told['accuracy']:.3f} instead of {told['accuracy_fp32']:.3f}" in card
 
 
+@pytest.mark.usefixtures("translated")
 def test_int8_that_costs_too_much_is_not_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def copied(model: Path, out: Path, _: pixels.Pixels) -> None:
         shutil.copy(model, out)
