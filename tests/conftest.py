@@ -77,6 +77,16 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: with a file for each process, a long one at the end would be waited for."""
-    longest = ("test_pipeline.py", "test_sample.py", "test_recipes.py", "test_tracking.py")
-    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+    """A file is for one process, and files that look at `detect_project` are for the same one: it is made once.
+
+    The longest first: one that came last would be waited for.
+    """
+    detectors = {item.path for item in items if "detect_project" in getattr(item, "fixturenames", ())}
+    longest = ("test_pipeline", "detectors", "test_whole", "test_recipes", "test_fine_tune", "test_tracking")
+
+    def group(item: pytest.Item) -> str:
+        return "detectors" if item.path in detectors else item.path.stem
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: longest.index(group(item)) if group(item) in longest else len(longest))

@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 import test_fit
+import tiny
 from conftest import Project
 from headstart import checkpoint
 from headstart.checkpoint import Checkpoints, Stop
@@ -150,50 +152,70 @@ def test_asked_twice_it_does_not_wait() -> None:
 
 
 SCRIPT = """
-import sys
+import os, sys
 from pathlib import Path
-import tiny
+import timm
 from headstart import checkpoint
 from headstart.fine_tune import fine_tune
+from headstart.params import Params
+params = Params.model_validate_json(sys.argv[1])
 checkpoint.EVERY = 0.0
-fine_tune(tiny.make_params(fine_tune={{"epochs": 20, "cache_frozen": {cached}}}), Path.cwd())
+for folder in sys.stdin:
+    if not (child := os.fork()):
+        root = Path(folder.strip())
+        out = os.open(root / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        fine_tune(params, root)
+        sys.exit()
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_killed_for_real_again_and_again(project: Project, tmp_path: Path, cached: bool) -> None:
-    """kill -9 as soon as there are new checkpoints, three times; then it is let through."""
+    """kill -9 as soon as there are new checkpoints, three times; then it is let through.
+
+    Each attempt is a process of its own, forked from one that has paid for the imports.
+    """
+    params = tiny.make_params(fine_tune={"epochs": 20, "cache_frozen": cached})
     models = []
-    for name, kills in (("undisturbed", 0), ("killed", 3)):
-        root = tmp_path / name
-        for stage in ("fetch", "split", "augment", "train-head"):
-            shutil.copytree(project.root / "stages" / stage, root / "stages" / stage)
-        for _ in range(kills):
-            before = set((root / ".cache").rglob("*.pt"))
-            process = start(root, cached)
-            while not set((root / ".cache").rglob("*.pt")) - before and process.poll() is None:
-                time.sleep(0.01)
-            process.kill()
-            process.communicate()
-            assert not (root / "stages/fine-tune/model.safetensors").exists()
-            shutil.rmtree(root / "stages/fine-tune", ignore_errors=True)  # as DVC does before it runs the stage
-        process = start(root, cached)
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
-        assert ("fine-tune: goes on in epoch" in said) == (kills > 0)
-        assert not list((root / ".cache/checkpoints").rglob("*.pt")), "done: no longer needed"
-        models.append(
-            [(root / "stages/fine-tune" / file).read_bytes() for file in ("model.safetensors", "history.csv")]
-        )
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, params.model_dump_json(by_alias=True)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as forge:
+        for name, kills in (("undisturbed", 0), ("killed", 3)):
+            root = tmp_path / name
+            for stage in ("fetch", "split", "augment", "train-head"):
+                shutil.copytree(project.root / "stages" / stage, root / "stages" / stage)
+            for _ in range(kills):
+                assert attempt(forge, root, kill=True) == signal.SIGKILL
+                assert not (root / "stages/fine-tune/model.safetensors").exists()
+                shutil.rmtree(root / "stages/fine-tune", ignore_errors=True)  # as DVC does before it runs the stage
+            status, said = attempt(forge, root), (root / "said.txt").read_text()
+            assert status == 0, said
+            assert ("fine-tune: goes on in epoch" in said) == (kills > 0)
+            assert not list((root / ".cache/checkpoints").rglob("*.pt")), "done: no longer needed"
+            models.append(
+                [(root / "stages/fine-tune" / file).read_bytes() for file in ("model.safetensors", "history.csv")]
+            )
     assert models[0] == models[1]
 
 
-def start(root: Path, cached: bool) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(cached=cached)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def attempt(forge: "subprocess.Popen[str]", root: Path, *, kill: bool = False) -> int:
+    """Fine-tune in `root`, or kill that as soon as there is a new checkpoint; how the process ended, as wait says."""
+    assert forge.stdin
+    assert forge.stdout
+    before = set((root / ".cache").rglob("*.pt"))
+    forge.stdin.write(f"{root}\n")
+    forge.stdin.flush()
+    child = int(forge.stdout.readline())
+    while kill and not set((root / ".cache").rglob("*.pt")) - before and psutil.pid_exists(child):
+        time.sleep(0.01)
+    if kill:
+        os.kill(child, signal.SIGKILL)
+    return int(forge.stdout.readline())

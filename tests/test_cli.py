@@ -47,6 +47,22 @@ def test_help_does_not_pay_for_torch() -> None:
     assert all(command in done.stdout for command in [*cli.STAGES, "predict", "serve", "demo", "cache", "lr-find"])
 
 
+def test_a_classifiers_stages_import_nothing_of_a_detector() -> None:
+    """Seconds of each start-up: scikit-learn and matplotlib are for the exam, pycocotools for boxes."""
+    code = (
+        "import sys\nimport headstart.augment, headstart.train_head, headstart.fine_tune, headstart.export\n"
+        "heavy = {'timm', 'mlflow', 'sklearn', 'scipy', 'matplotlib', 'onnxruntime', 'pandas', 'pycocotools'}\n"
+        "boxes = {'headstart.detect', 'headstart.box_export', 'headstart.box_lessons', 'headstart.box_evaluate'}\n"
+        "print('trained with', sorted((heavy | boxes) & sys.modules.keys()))\n"
+        "import headstart.exam\n"
+        "print('examined with', sorted((boxes | {'pycocotools'}) & sys.modules.keys()))"
+    )
+    source = str(Path(headstart.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "trained with []\nexamined with []\n"
+
+
 def test_every_stage_is_a_command_and_names_a_function_that_is_there() -> None:
     commands = {str(info.name or getattr(info.callback, "__name__", "")) for info in cli.app.registered_commands}
     assert commands == {*cli.STAGES, "predict", "serve", "demo", "lr-find"}
