@@ -87,7 +87,7 @@ def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, ser
         middle = time.perf_counter()
         assert answer.status == 200
         before = time.process_time()
-        model.probabilities(decode(path, model.input)[None])
+        model.odds(decode(path, model.input)[None])
         bare_work += time.process_time() - before
         served.append(1000 * (middle - begin))
         bare.append(1000 * (time.perf_counter() - middle))
@@ -123,7 +123,7 @@ def batches(model: Model, paths: list[Path], seconds: float) -> float:
         while time.perf_counter() - begin < seconds:
             pixels = np.stack([one.result() for one in coming])
             coming = [threads.submit(decode, path, model.input) for path in next(turns)]
-            model.probabilities(pixels)
+            model.odds(pixels)
             count += len(pixels)
         return count / (time.perf_counter() - begin)
 

@@ -105,9 +105,7 @@ def test_what_cannot_be_proven_fails_and_is_not_left(
     assert "have no like in the other's answer within 1 pixel" in line
 
 
-def test_a_box_at_the_edge_of_suppression_may_be_missing(
-    detect_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_box_at_the_edge_of_suppression_may_be_missing(detect_project: Project, tmp_path: Path) -> None:
     """Ten by ten pixels each, the second 2.5 further: an IoU of 0.6, which is the limit; 3.5 further: 0.48."""
 
     def boxes(second: float, *scores: float) -> Boxes:
@@ -115,9 +113,7 @@ def test_a_box_at_the_edge_of_suppression_may_be_missing(
         return Boxes(corners, np.array([scores], np.float32), np.zeros((1, 2), np.int64))
 
     def parity(second: float) -> dict[str, Any]:
-        monkeypatch.setattr(Model, "boxes", lambda *_: boxes(second, 0.9, 0))
-        seen = np.zeros((1, 96, 96, 3), np.uint8)
-        return box_export.parity(folder, seen, boxes(second, 0.9, 0.8), 0.5, 0.6, ExportParams())
+        return box_export.parity(folder, boxes(second, 0.9, 0), boxes(second, 0.9, 0.8), 0.5, 0.6, ExportParams())
 
     folder = tmp_path / "export"
     shutil.copytree(detect_project.root / "stages/export", folder)

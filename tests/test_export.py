@@ -17,7 +17,7 @@ from headstart.batches import outputs
 from headstart.compute import Compute
 from headstart.errors import UserError
 from headstart.export import export
-from headstart.predict import Model
+from headstart.predict import Model, Odds
 from headstart.sitting import digest, read
 from headstart.weights import trunk
 
@@ -47,11 +47,11 @@ def test_onnx_gives_the_torch_models_logits(project: Project) -> None:
     seen = np.stack([pixels.decode(project.root / image.file_name, model.input) for image in test])
     wanted = torch_logits(project)
     for batch in (1, 4, 6):  # the batch is free
-        np.testing.assert_allclose(model.logits(seen[:batch]), wanted[:batch], atol=1e-5)
+        np.testing.assert_allclose(model.odds(seen[:batch]).logits, wanted[:batch], atol=1e-5)
     temperature = tiny.read_json(project.root / "stages/export/labels.json")["temperature"]
     calibrated = torch.from_numpy(wanted / temperature).softmax(1).numpy()
-    np.testing.assert_allclose(model.probabilities(seen), calibrated, atol=1e-5)
-    assert model.probabilities(seen).sum(1) == pytest.approx(np.ones(6))
+    np.testing.assert_allclose(model.odds(seen).probabilities, calibrated, atol=1e-5)
+    assert model.odds(seen).probabilities.sum(1) == pytest.approx(np.ones(6))
 
 
 def test_parity_is_written_down(project: Project) -> None:
@@ -64,7 +64,7 @@ def test_the_examined_figures_are_those_of_the_exported_model(project: Project) 
     """predictions.json of the exam, and the exported file on the same pictures."""
     model = Model(project.root / "stages/export")
     for row in tiny.read_json(project.root / "stages/evaluate/predictions.json"):
-        shown = model.probabilities(pixels.decode(project.root / row["file_name"], model.input)[None])[0]
+        shown = model.odds(pixels.decode(project.root / row["file_name"], model.input)[None]).probabilities[0]
         told = [row["fine_tuned"]["probabilities"][label] for label in model.labels]
         assert list(map(float, shown)) == pytest.approx(told, abs=1e-5)
 
@@ -120,21 +120,26 @@ def test_what_cannot_be_proven_fails_and_is_not_left(root: Path) -> None:
 
 def test_an_onnx_model_that_says_something_else_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the exporter had translated an operator wrongly."""
-    logits = Model.logits
+    odds = Model.odds
     monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)  # the file of the fixture will do
-    monkeypatch.setattr(Model, "logits", lambda self, seen: logits(self, seen)[:, ::-1])
+    monkeypatch.setattr(
+        Model, "odds", lambda self, seen: odds(self, seen)._replace(logits=odds(self, seen)[0][:, ::-1])
+    )
     with pytest.raises(UserError, match="agrees on 0 of 6 labels"):
         export(tiny.make_params(export={"tolerance": 100}), root)
     assert not (root / "stages/export/model.onnx").exists()
 
 
 def test_an_answer_that_is_no_number_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = Model.logits
+    odds = Model.odds
+
+    def broken(self: Model, seen: pixels.Pixels) -> Odds:
+        x, probabilities = odds(self, seen)
+        # The label stays: nan counts as the largest.
+        return Odds(np.where(x == x.max(1, keepdims=True), np.nan, x), probabilities)
+
     monkeypatch.setattr("headstart.export._write_onnx", lambda *_: None)
-    # The label stays: nan counts as the largest.
-    monkeypatch.setattr(
-        Model, "logits", lambda self, seen: np.where((x := logits(self, seen)) == x.max(1, keepdims=True), np.nan, x)
-    )
+    monkeypatch.setattr(Model, "odds", broken)
     with pytest.raises(UserError, match="differs by nan in a logit and agrees on 6 of 6"):
         export(tiny.make_params(), root)
     assert not (root / "stages/export/model.onnx").exists()
@@ -176,9 +181,9 @@ def test_int8_is_smaller_and_says_what_it_costs(root: Path) -> None:
     model = Model(root / "stages/export")
     images = tiny.manifest(root, "split", "test").images
     seen = np.stack([pixels.decode(root / image.file_name, model.input) for image in images])
-    right = [model.labels[n] == image.label for n, image in zip(model.logits(seen).argmax(1), images, strict=True)]
+    right = [model.labels[n] == image.label for n, image in zip(model.odds(seen).logits.argmax(1), images, strict=True)]
     assert told["accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
-    assert model.probabilities(seen).sum(1) == pytest.approx(np.ones(6))
+    assert model.odds(seen).probabilities.sum(1) == pytest.approx(np.ones(6))
     card = (root / "stages/export/model_card.md").read_text(encoding="utf-8")
     assert "| 8 bits | " in card
     assert f"test accuracy {told['accuracy']:.3f} instead of {told['accuracy_fp32']:.3f}" in card

@@ -40,7 +40,7 @@ def say(project: Project, *arguments: object) -> Any:
 def test_a_picture_of_the_exam(project: Project, model: Model) -> None:
     path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
     (found,) = model.predict([path])
-    wanted = model.probabilities(decode(path, model.input)[None])[0]
+    wanted = model.odds(decode(path, model.input)[None]).probabilities[0]
     assert found == Prediction(path, {"blue": float(wanted[0]), "red": float(wanted[1])})
     assert found.label == ("blue" if wanted[0] > wanted[1] else "red")
 

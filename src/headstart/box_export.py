@@ -17,7 +17,7 @@ from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import ExportParams
 from headstart.pixels import Pixels
-from headstart.predict import Boxes, Floats, Ints, Model
+from headstart.predict import Boxes, Floats, Ints
 
 Flags = npt.NDArray[np.bool_]
 
@@ -70,7 +70,7 @@ def labels(card: Card, threshold: float) -> dict[str, Any]:
 
 
 def parity(
-    out: Path, seen: Pixels, expected: Boxes, threshold: float, overlap: float, params: ExportParams
+    out: Path, found: Boxes, expected: Boxes, threshold: float, overlap: float, params: ExportParams
 ) -> dict[str, Any]:
     """What parity.json says: each box that counts has its like in the other model's answer, and the other way round.
 
@@ -79,9 +79,6 @@ def parity(
     Raises:
         UserError: some have not.
     """
-    model = Model(out)
-    parts = [model.boxes(seen[start : start + VAL_BATCH]) for start in range(0, len(seen), VAL_BATCH)]
-    found = Boxes(*(np.concatenate(some) for some in zip(*parts, strict=True)))
     least = threshold + params.tolerance  # the very threshold may lie between two equal scores
     pairs, lost = [], 0
     for one, other in ((expected, found), (found, expected)):
@@ -99,7 +96,7 @@ def parity(
             "tolerance of the score only if you can live with that"
         )
     return {
-        "pictures": len(seen),
+        "pictures": len(found.scores),
         "boxes": len(pixels),
         "same_box": int(like.sum()),
         "largest_difference_in_pixels": float(f"{pixels[like].max(initial=0):.3g}"),

@@ -5,9 +5,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
-from sklearn import metrics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,13 +55,16 @@ class Answers:
     @cached_property
     def confusion(self) -> Ints:
         """Pictures by [true class, predicted class]."""
-        classes = np.arange(self.raw.shape[1])
-        matrix: Ints = metrics.confusion_matrix(self.labels, self.predicted, labels=classes)
+        from sklearn.metrics import confusion_matrix
+
+        matrix: Ints = confusion_matrix(self.labels, self.predicted, labels=np.arange(self.raw.shape[1]))
         return matrix
 
 
 def answer(logits: Logits) -> Answers:
     """Logits to probabilities, calibrated with the temperature that fits val best."""
+    from scipy.special import softmax
+
     temperature = fit_temperature(logits.val, logits.val_labels)
     test = np.asarray(logits.test, dtype=np.float64)
     return Answers(logits.test_labels, softmax(test, axis=1), softmax(test / temperature, axis=1), temperature)
@@ -77,6 +77,9 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     valley in log T, sought within TEMPERATURES. Above 1 the model was too sure of itself, below 1 not sure enough.
     Without a mistake among the pictures the loss falls all the way to T = 0: they tell nothing, and T stays 1.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     logits = np.asarray(logits, dtype=np.float64)
     if (logits.argmax(axis=1) == labels).all():
         return 1.0

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart import classify, coco, detect, modelfile, pixels, source_bias
+from headstart import classify, coco, modelfile, pixels, source_bias
 from headstart.batches import VAL_BATCH, outputs
-from headstart.box_evaluate import BoxExam, write_box_evaluation
 from headstart.calibration import Floats, Logits
 from headstart.coco import Image, Manifest
 from headstart.compute import prepare, trial_pictures
@@ -64,6 +63,8 @@ def _histories(root: Path) -> dict[str, Path]:
 
 
 def _detector(parts: Mapping[str, Manifest], params: Params, root: Path) -> None:
+    from headstart.box_evaluate import BoxExam, write_box_evaluation  # a classifier's exam wants none of a detector's
+
     _, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
     evaluation = write_box_evaluation(
         root / "stages/evaluate",
@@ -82,6 +83,8 @@ def _detector(parts: Mapping[str, Manifest], params: Params, root: Path) -> None
 
 def _found(stage: str, parts: Mapping[str, Manifest], params: Params, root: Path) -> Found:
     """What a detector finds in val and test; in fp32, because that is what export ships."""
+    from headstart import detect
+
     tensors, card = modelfile.read(root / f"stages/{stage}/model.safetensors")
     compute = prepare(TrainParams(precision="fp32"), params.seed)
     network = detect.build(tensors, card)

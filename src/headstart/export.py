@@ -1,13 +1,14 @@
 """The fine-tuned model as ONNX, proven equal to what was examined."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from headstart import box_export, classify, coco, model_card, modelfile, onnxfile, pixels, sitting, speed
-from headstart.batches import VAL_BATCH, outputs
+from headstart import classify, coco, model_card, modelfile, onnxfile, pixels, sitting, speed
+from headstart.batches import BATCH, VAL_BATCH, outputs
 from headstart.coco import Manifest
 from headstart.compute import prepare
 from headstart.errors import UserError
@@ -16,9 +17,11 @@ from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import ExportParams, Params, TrainParams
 from headstart.pixels import Pixels
-from headstart.predict import Look, Model
+from headstart.predict import Boxes, Look, Model, Odds
 from headstart.quantize import CALIBRATION, quantize
 from headstart.sitting import Sitting
+
+Answer = TypeVar("Answer", Odds, Boxes)
 
 
 class Exported(nn.Module):
@@ -48,14 +51,15 @@ def export(params: Params, root: Path) -> None:
     test = coco.read(root / "stages/split/test.json")
     seen = pixels.load(test.images, root, card.input, "decode")
     slower: dict[str, Any] = {}  # the speed before int8
+    found: Odds | Boxes
     if params.task == "detect":
-        parity = _detector(out, tensors, card, seen, metrics["test"]["threshold"], params.export)
+        parity, found = _detector(out, tensors, card, seen, metrics["test"]["threshold"], params.export)
         told = f"{parity['boxes']} boxes, the largest difference {parity['largest_difference_in_pixels']:.2g} pixels"
     else:
-        parity, slower = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
+        parity, found, slower = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
         told = f"largest difference of a logit {parity['largest_logit_difference']:.2g}, same label for all"
     write_json(out / "parity.json", parity)
-    sitting.write(_sitting(out, seen, test), out)
+    sitting.write(_sitting(out, found, seen, test), out)
     quick = speed.measure(out, seen) | ({"fp32": slower} if slower else {})
     write_json(out / "speed.json", quick)
     model_card.write(out / "model_card.md", card, metrics, parity, quick, root)
@@ -71,18 +75,22 @@ def export(params: Params, root: Path) -> None:
         )
 
 
-def _sitting(out: Path, seen: Pixels, test: Manifest) -> Sitting:
-    """What the file that was written says of the test pictures."""
+def _answer(ask: Callable[[Pixels], Answer], seen: Pixels, batch: int) -> Answer:
+    """What the file that was written says of the test pictures, some at a time. All that follows rests on this run."""
+    parts = [ask(seen[start : start + batch]) for start in range(0, len(seen), batch)]
+    return type(parts[0])(*(np.concatenate(some) for some in zip(*parts, strict=True)))
+
+
+def _sitting(out: Path, found: Odds | Boxes, seen: Pixels, test: Manifest) -> Sitting:
     model = Model(out)
     looks = [Look(some, image.width, image.height) for some, image in zip(seen, test.images, strict=True)]
-    said = [one for start in range(0, len(looks), VAL_BATCH) for one in model.say(looks[start : start + VAL_BATCH])]
-    return sitting.sit(test, model.labels, said)
+    return sitting.sit(test, model.labels, model.said(found, looks))
 
 
 def _classifier(
     out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, temperature: float, params: Params
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What parity.json says; and where 8 bits are wanted, the speed before."""
+) -> tuple[dict[str, Any], Odds, dict[str, Any]]:
+    """What parity.json says, what the file says; and where 8 bits are wanted, the speed before."""
     root = out.parents[1]
     test = coco.read(root / "stages/split/test.json")
     network = classify.build(tensors, card)
@@ -91,21 +99,25 @@ def _classifier(
     folded, _ = fold(network.trunk, card.input.size)
     _write_onnx(Exported(classify.Classifier(folded, network.head), card, temperature), card, out)
     write_json(out / "labels.json", _labels(card, temperature))
-    parity = _parity(out, seen, expected, params.export)
+    found = _answer(Model(out).odds, seen, BATCH)
+    parity = _parity(out, found, expected, params.export)
     if params.export.quantize == "none":
-        return parity, {}
+        return parity, found, {}
     slower = speed.measure(out, seen)
     truth = classify.targets(test.images, card.labels).numpy()
-    parity["int8"] = _int8(out, seen, truth, _calibration(root, card, params.seed), params.export)
-    return parity, slower
+    parity["int8"], found = _int8(out, found, seen, truth, _calibration(root, card, params.seed), params.export)
+    return parity, found, slower
 
 
 def _detector(
     out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, threshold: float, params: ExportParams
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Boxes]:
+    from headstart import box_export  # a classifier wants nothing of a detector
+
     expected, overlap = box_export.write(out, tensors, card, seen)
     write_json(out / "labels.json", box_export.labels(card, threshold))
-    return box_export.parity(out, seen, expected, threshold, overlap, params)
+    found = _answer(Model(out).boxes, seen, VAL_BATCH)
+    return box_export.parity(out, found, expected, threshold, overlap, params), found
 
 
 def _write_onnx(network: nn.Module, card: Card, out: Path) -> None:
@@ -123,19 +135,17 @@ def _labels(card: Card, temperature: float) -> dict[str, Any]:
     }
 
 
-def _parity(out: Path, seen: Pixels, expected: "np.ndarray[Any, Any]", params: ExportParams) -> dict[str, Any]:
-    model = Model(out)
-    found = np.concatenate([model.logits(seen[start : start + 32]) for start in range(0, len(seen), 32)])
-    difference = float(np.abs(found - expected).max())
-    same = int((found.argmax(1) == expected.argmax(1)).sum())
-    if not difference <= params.tolerance or same < len(seen):  # a difference of nan proves nothing
+def _parity(out: Path, found: Odds, expected: "np.ndarray[Any, Any]", params: ExportParams) -> dict[str, Any]:
+    difference = float(np.abs(found.logits - expected).max())
+    same = int((found.logits.argmax(1) == expected.argmax(1)).sum())
+    if not difference <= params.tolerance or same < len(expected):  # a difference of nan proves nothing
         (out / "model.onnx").unlink()  # what is not proven does not lie around
         raise UserError(
             f"params.yaml: export.tolerance: {params.tolerance:g}: the ONNX model differs by {difference:.3g} in a "
-            f"logit and agrees on {same} of {len(seen)} labels; raise the tolerance only if you can live with that"
+            f"logit and agrees on {same} of {len(expected)} labels; raise the tolerance only if you can live with that"
         )
     return {
-        "pictures": len(seen),
+        "pictures": len(expected),
         "largest_logit_difference": float(f"{difference:.3g}"),
         "same_label": same,
         "tolerance": params.tolerance,
@@ -150,28 +160,28 @@ def _calibration(root: Path, card: Card, seed: int) -> Pixels:
 
 
 def _int8(
-    out: Path, seen: Pixels, truth: "np.ndarray[Any, Any]", calibration: Pixels, params: ExportParams
-) -> dict[str, Any]:
-    """Replace model.onnx by its 8-bit version, and say what that costs in accuracy and gains in size."""
-    full = _measured(out, seen, truth)
+    out: Path, full: Odds, seen: Pixels, truth: "np.ndarray[Any, Any]", calibration: Pixels, params: ExportParams
+) -> tuple[dict[str, Any], Odds]:
+    """Replace model.onnx by its 8-bit version; what that costs in accuracy and gains in size, and what it says now."""
+    before = _measured(out, full, truth)
     part = out / "model.part.onnx"
     quantize(out / "model.onnx", part, calibration)
     part.replace(out / "model.onnx")
-    small = _measured(out, seen, truth)
-    drop = full["accuracy"] - small["accuracy"]
+    found = _answer(Model(out).odds, seen, BATCH)
+    after = _measured(out, found, truth)
+    drop = before["accuracy"] - after["accuracy"]
     if not drop <= params.max_drop:
         (out / "model.onnx").unlink()
         raise UserError(
             f"params.yaml: export.max_drop: {params.max_drop:g}: int8 costs {drop:.4f} of test accuracy "
-            f"({full['accuracy']:.4f} to {small['accuracy']:.4f}); raise it, or export.quantize: none"
+            f"({before['accuracy']:.4f} to {after['accuracy']:.4f}); raise it, or export.quantize: none"
         )
-    return small | {f"{key}_fp32": value for key, value in full.items()} | {"calibrated_on": len(calibration)}
+    fp32 = {f"{key}_fp32": value for key, value in before.items()}
+    return after | fp32 | {"calibrated_on": len(calibration)}, found
 
 
-def _measured(out: Path, seen: Pixels, truth: "np.ndarray[Any, Any]") -> dict[str, Any]:
-    model = Model(out)
-    found = np.concatenate([model.logits(seen[start : start + 32]) for start in range(0, len(seen), 32)])
+def _measured(out: Path, found: Odds, truth: "np.ndarray[Any, Any]") -> dict[str, Any]:
     return {
-        "accuracy": round(float((found.argmax(1) == truth).mean()), 6),
+        "accuracy": round(float((found.logits.argmax(1) == truth).mean()), 6),
         "bytes": (out / "model.onnx").stat().st_size,
     }

@@ -1,20 +1,37 @@
 """The steps after the head: unfreeze what lies above freeze_depth, fit it all with a lower rate."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from headstart import box_lessons, classify, detect, freeze, lessons, modelfile, weights
-from headstart.classify import Classifier
-from headstart.compute import prepare
-from headstart.detect import Detector
+from headstart import classify, freeze, lessons, modelfile, weights
+from headstart.compute import Compute, prepare
 from headstart.embed import Trunk
 from headstart.files import write_json
 from headstart.fit import Fit, fit
+from headstart.freeze import Block
 from headstart.lessons import Lessons
 from headstart.modelfile import Card
 from headstart.params import Params
 from headstart.tune import Plan, tune
+
+
+class Pupil(NamedTuple):
+    """A network of `trunk` and what stands on it, in eval mode.
+
+    Attributes:
+        network: the network.
+        blocks: the trunk's, from the input on.
+        idle: the trunk's parameters that nothing depends on.
+        shown: names of the trunk's frozen parameters -> what the network is shown.
+    """
+
+    network: nn.Module
+    blocks: list[Block]
+    idle: frozenset[str]
+    shown: Callable[[set[str]], Lessons]
 
 
 def fine_tune(params: Params, root: Path) -> None:
@@ -27,28 +44,12 @@ def fine_tune_by(params: Params, root: Path, fit: Fit) -> None:
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
     section, out = params.fine_tune, root / "stages/fine-tune"
-    network: Classifier | Detector
-    if params.task == "detect":
-        network = detect.build(tensors, card)
-        blocks, idle = detect.blocks(network)
-    else:
-        network, idle = classify.build(tensors, card), frozenset()
-        blocks = freeze.blocks(network.trunk)
+    of_task = _detector if params.task == "detect" else _classifier
+    network, blocks, idle, shown = of_task(tensors, card, params, compute, root)
     depth = freeze.depth_of(blocks, section.freeze_depth)
     thaws = tuple((step.epoch, freeze.depth_of(blocks, step.depth)) for step in section.unfreeze)
     table = freeze.table(network, blocks, depth)
     show_blocks(table)
-
-    def shown(frozen: set[str]) -> Lessons:
-        if isinstance(network, Detector):
-            return box_lessons.fresh(network, params, card, compute, root)
-        if not section.cache_frozen:
-            return lessons.fresh(network, params, card, compute, root)
-        pretrained = modelfile.under("trunk.", tensors)
-        digest = modelfile.digest(pretrained)
-        trunk = Trunk(lambda: _trunk(pretrained, card), digest, card.input, compute, root, card.backbone)
-        return lessons.cached(network, frozen, trunk, params, card)
-
     tuned = tune(
         network,
         tensors,
@@ -71,6 +72,28 @@ def fine_tune_by(params: Params, root: Path, fit: Fit) -> None:
     rows = [{"block": n, "name": name, "parameters": size, "state": state} for n, name, size, state in table]
     write_json(out / "blocks.json", rows)
     tuned.checkpoints.clear()
+
+
+def _classifier(tensors: dict[str, Tensor], card: Card, params: Params, compute: Compute, root: Path) -> Pupil:
+    network = classify.build(tensors, card)
+
+    def shown(frozen: set[str]) -> Lessons:
+        if not params.fine_tune.cache_frozen:
+            return lessons.fresh(network, params, card, compute, root)
+        pretrained = modelfile.under("trunk.", tensors)
+        digest = modelfile.digest(pretrained)
+        trunk = Trunk(lambda: _trunk(pretrained, card), digest, card.input, compute, root, card.backbone)
+        return lessons.cached(network, frozen, trunk, params, card)
+
+    return Pupil(network, freeze.blocks(network.trunk), frozenset(), shown)
+
+
+def _detector(tensors: dict[str, Tensor], card: Card, params: Params, compute: Compute, root: Path) -> Pupil:
+    from headstart import box_lessons, detect  # a classifier wants none of them
+
+    network = detect.build(tensors, card)
+    blocks, idle = detect.blocks(network)
+    return Pupil(network, blocks, idle, lambda _: box_lessons.fresh(network, params, card, compute, root))
 
 
 def _trunk(pretrained: dict[str, Tensor], card: Card) -> nn.Module:

@@ -7,17 +7,18 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from headstart import detections
 from headstart.calibration import Floats, Ints
 from headstart.coco import Manifest
 from headstart.detections import Detection
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 Bools = NDArray[np.bool_]
 
@@ -68,6 +69,8 @@ def match(manifest: Manifest, found: Sequence[Detection]) -> Matches:
     A box that lies in a crowd (`iscrowd`) is neither right nor wrong. At most 100 of a class count in a picture.
     Source: pycocotools' COCOeval, which this runs.
     """
+    from pycocotools.cocoeval import COCOeval
+
     detections.check(found, manifest)
     with contextlib.redirect_stdout(io.StringIO()):  # it narrates
         run = COCOeval(_truth(manifest), _found(manifest, found), "bbox")
@@ -83,13 +86,13 @@ def match(manifest: Manifest, found: Sequence[Detection]) -> Matches:
     return Matches(tuple(classes), np.asarray(run.stats), run.eval["precision"][:, :, :, 0, -1])
 
 
-def _truth(manifest: Manifest) -> COCO:
+def _truth(manifest: Manifest) -> "COCO":
     annotations = [a.model_dump() | {"bbox": list(a.bbox)} for a in manifest.annotations]
     assert all(a["id"] > 0 for a in annotations), "pycocotools takes the id 0 for no match"
     return _coco(manifest, annotations)
 
 
-def _found(manifest: Manifest, found: Sequence[Detection]) -> COCO:
+def _found(manifest: Manifest, found: Sequence[Detection]) -> "COCO":
     annotations = [
         {**one, "bbox": list(one["bbox"]), "id": number, "area": one["bbox"][2] * one["bbox"][3], "iscrowd": 0}
         for number, one in enumerate(found, start=1)
@@ -97,8 +100,10 @@ def _found(manifest: Manifest, found: Sequence[Detection]) -> COCO:
     return _coco(manifest, annotations)
 
 
-def _coco(manifest: Manifest, annotations: list[dict[str, Any]]) -> COCO:
+def _coco(manifest: Manifest, annotations: list[dict[str, Any]]) -> "COCO":
     """Without a file, and without loadRes, which cannot read that nothing was found."""
+    from pycocotools.coco import COCO
+
     made = COCO()
     made.dataset = {
         "images": [{"id": image.id} for image in manifest.images],

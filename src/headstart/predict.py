@@ -42,6 +42,13 @@ class Boxes(NamedTuple):
     labels: Ints
 
 
+class Odds(NamedTuple):
+    """What a classifier gives, (n, labels): raw logits, and calibrated probabilities."""
+
+    logits: Floats
+    probabilities: Floats
+
+
 class Said(NamedTuple):
     """What the model says of one picture.
 
@@ -147,23 +154,17 @@ class Model:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
-    def probabilities(self, pixels: Pixels) -> Floats:
-        """Calibrated probabilities (n, labels) of pixels (n, size, size, 3)."""
-        (found,) = self._run(["probabilities"], pixels)
-        return found
-
-    def logits(self, pixels: Pixels) -> Floats:
-        """Raw logits (n, labels) of pixels (n, size, size, 3)."""
-        (found,) = self._run(["logits"], pixels)
-        return found
+    def odds(self, pixels: Pixels) -> Odds:
+        """A classifier's answer to pixels (n, size, size, 3)."""
+        return Odds(*self._run(Odds._fields, pixels))
 
     def boxes(self, pixels: Pixels) -> Boxes:
         """A detector's answer to pixels (n, size, size, 3)."""
         return Boxes(*self._run(Boxes._fields, pixels))
 
-    def run(self, pixels: Pixels) -> None:
-        """One pass whose answer nobody wants, to see how long it takes."""
-        self._run(["probabilities"] if self.threshold is None else Boxes._fields, pixels)
+    def answer(self, pixels: Pixels) -> Odds | Boxes:
+        """The answer of either kind, in one pass."""
+        return self.odds(pixels) if self.threshold is None else self.boxes(pixels)
 
     def _run(self, outputs: Sequence[str], pixels: Pixels) -> list[npt.NDArray[Any]]:
         found: list[npt.NDArray[Any]] = self._session.run(list(outputs), {"pixels": pixels})
@@ -182,11 +183,12 @@ class Model:
 
     def say(self, seen: Sequence[Look], least: float = 0.0) -> list[Said]:
         """What the model says of pictures, in one pass; of boxes those whose score is at least `least`, and above 0."""
-        pixels = np.stack([one.pixels for one in seen])
-        if self.threshold is None:
-            rows = self.probabilities(pixels)
-            return [Said(dict(zip(self.labels, map(float, row), strict=True))) for row in rows]
-        found = self.boxes(pixels)
+        return self.said(self.answer(np.stack([one.pixels for one in seen])), seen, least)
+
+    def said(self, found: Odds | Boxes, seen: Sequence[Look], least: float = 0.0) -> list[Said]:
+        """An answer in words, one a picture; `least` as in `say`."""
+        if isinstance(found, Odds):
+            return [Said(dict(zip(self.labels, map(float, row), strict=True))) for row in found.probabilities]
         return [Said({}, self._seen(Boxes(*some), one, least)) for one, *some in zip(seen, *found, strict=True)]
 
     def _seen(self, found: Boxes, look: Look, least: float) -> tuple[Seen, ...]:
