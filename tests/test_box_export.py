@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 import chromium
 import tiny
 from conftest import Project
-from headstart import box_export, pixels, registry
+from headstart import box_export, champion, pixels, registry
 from headstart.cli import app
 from headstart.errors import UserError
 from headstart.export import export
@@ -121,6 +122,46 @@ def test_a_box_at_the_edge_of_suppression_may_be_missing(detect_project: Project
     assert (found["boxes"], found["same_box"], found["largest_difference_in_pixels"]) == (3, 2, 0)
     with pytest.raises(UserError, match="of 3 boxes that the torch and the ONNX model find, 1 have no like"):
         parity(3.5)
+
+
+def test_int8_is_smaller_and_says_what_it_costs(detect_project: Project, tmp_path: Path) -> None:
+    root, folder = tmp_path / "copy", tmp_path / "copy/stages/export"
+    shutil.copytree(detect_project.root, root)
+    before = (folder / "model.onnx").stat().st_size
+    export(tiny.make_detect_params(export={"quantize": "int8", "max_drop": 1}), root)
+    told, quick = (tiny.read_json(folder / f"{name}.json") for name in ("parity", "speed"))
+    small = told["int8"]
+    assert (small["bytes_fp32"], small["bytes"]) == (before, (folder / "model.onnx").stat().st_size)
+    assert small["bytes"] < before
+    examined = tiny.read_json(root / "stages/evaluate/metrics.json")["test"]["AP"]
+    assert small["AP_fp32"] == pytest.approx(examined, abs=1e-3)
+    assert told["same_box"] == told["boxes"], "of the model before"
+    graph = onnx.load(folder / "model.onnx").graph
+    kinds = {i.name: i.data_type for i in graph.initializer}
+    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in kinds}
+    weights = [n.input[1] in dequantized for n in graph.node if n.op_type == "Conv"]
+    assert weights.count(False) == 15, "three on each of five levels: labels, corners, how central"
+    assert weights.count(True) > 15
+    found = read(folder / "answers.json")
+    test = tiny.manifest(root, "split", "test")
+    assert champion.figure(test, found, "AP") == pytest.approx(small["AP"], abs=1e-6), "the file that is left"
+    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    assert f"test AP {small['AP']:.3f} instead of {small['AP_fp32']:.3f}; {quick['milliseconds']} ms" in card
+
+
+def test_int8_that_costs_too_much_is_not_left(
+    detect_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(detect_project.root, root)
+    monkeypatch.setattr("headstart.export.quantize", lambda model, out, _: shutil.copy(model, out))
+    values = iter((0.5, 0.48))
+    monkeypatch.setattr("headstart.champion.figure", lambda *_: next(values))
+    with pytest.raises(
+        UserError, match=r"export\.max_drop: 0\.01: int8 costs 0\.0200 of test AP \(0\.5000 to 0\.4800\)"
+    ):
+        export(tiny.make_detect_params(export={"quantize": "int8"}), root)
+    assert not list((root / "stages/export").glob("*.onnx"))
 
 
 def test_predict_says_boxes_in_pixels_of_the_picture(detect_project: Project, tmp_path: Path) -> None:

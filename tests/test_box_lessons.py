@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import tiny
 from conftest import Project
-from headstart import box_lessons, detect, freeze, modelfile
+from headstart import box_lessons, detect, embed, freeze, kept, modelfile
 from headstart.compute import Compute
 from headstart.fine_tune import fine_tune
 from headstart.lessons import Lessons
@@ -20,6 +20,7 @@ from headstart.train_head import train_head
 from headstart.weights import trunk
 
 CPU = Compute(torch.device("cpu"), bf16=False)
+LESSONS = (("augment", "train"), ("split", "val"))  # where the head's pictures are
 
 
 @pytest.fixture
@@ -97,6 +98,36 @@ def test_two_runs_give_the_same_bits(root: Path, detect_project: Project) -> Non
         run(detect_project.params, root)
         files = [each / f"stages/{stage}/model.safetensors" for each in (root, detect_project.root)]
         assert files[0].read_bytes() == files[1].read_bytes(), stage
+
+
+def test_the_frozen_trunk_runs_once_on_a_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the trunk runs again")
+
+    monkeypatch.setattr(detect.Detector, "forward", never)
+    params = tiny.make_detect_params(train_head={"epochs": 2})
+    train_head(params, root)
+    shown = {image.sha256 for stage, name in LESSONS for image in tiny.manifest(root, stage, name).images}
+    (entry,) = (entry for entry in kept.entries(root) if entry.kind == "activations")
+    assert entry.count == len(shown)
+    assert "maps [2, 3, 4] of a detector" in entry.words
+    monkeypatch.setattr(embed, "_run", never)
+    first = (root / "stages/train-head/model.safetensors").read_bytes()
+    train_head(params, root)
+    assert (root / "stages/train-head/model.safetensors").read_bytes() == first
+
+
+def test_maps_beyond_cache_gb_are_made_anew_and_teach_the_same(root: Path) -> None:
+    """In fp32, where no more than rounding differs."""
+    found = []
+    for most in (0, 8):
+        assert not [entry for entry in kept.entries(root) if entry.kind == "activations"]
+        train_head(
+            tiny.make_detect_params(train={"precision": "fp32", "cache_gb": most}, train_head={"epochs": 2}), root
+        )
+        found.append(np.genfromtxt(root / "stages/train-head/history.csv", delimiter=",", skip_header=1))
+    assert [entry for entry in kept.entries(root) if entry.kind == "activations"]
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3)
 
 
 def test_the_history_has_the_columns_that_the_exam_reads(detect_project: Project) -> None:

@@ -228,10 +228,6 @@ RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
     ("edit", "said"),
     [
         (
-            ("export:", "export:\n  quantize: int8"),
-            "the file: this section: export.quantize is for task: classify; give",
-        ),
-        (
             ("champion_metric: AP50", "champion_metric: accuracy"),
             "the file: this section: export.champion_metric: 'accuracy' is none of task: detect; give one of AP50, ",
         ),

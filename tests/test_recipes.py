@@ -22,9 +22,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECT = ("solar-modules", "raccoon", "open-images-detector")
 FOR_DETECTORS = {"model.pyramid", "augment.mosaic"}
 FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling")} | {
-    "train_head.sampling",
-    "export.quantize",
-    "export.max_drop",
+    "train_head.sampling"
 }
 SMALL: dict[str, object] = {
     "model": {"backbone": tiny.TRUNK, "weights": "none", "image_size": 32},

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
@@ -33,3 +33,10 @@ def match(target: Tensor, anchors: Tensor, matcher: Matcher) -> Tensor:
         return torch.full((len(anchors),), NONE, device=anchors.device)
     found: Tensor = matcher(box_iou(boxes, anchors))
     return found
+
+
+def decode(coder: BoxCoder, changes: Tensor, boxes: Tensor) -> Tensor:
+    """Changes (n, a, 4 k) of boxes, corners (a, 4) or each picture's own (n, a, 4) -> corners (n, a, k, 4)."""
+    own = boxes.expand(changes.shape[0], -1, -1)  # len() would fix the batch of an exported model
+    found: Tensor = coder.decode_single(changes.flatten(0, 1), own.flatten(0, 1))
+    return found.reshape(-1, own.shape[1], changes.shape[2] // 4, 4)

@@ -37,12 +37,12 @@ def outputs(network: nn.Module, pixels: Pixels | Files, wanted: Input, compute: 
     return torch.cat(out)
 
 
-def row_outputs(network: nn.Module, rows: Sequence[Tensor], compute: Compute) -> Tensor:
+def row_outputs(network: nn.Module, rows: Sequence[Tensor], compute: Compute, batch: int = BATCH) -> Tensor:
     """`outputs` for a network that takes rows, the activations of one picture each."""
     out = []
-    for start in range(0, len(rows), BATCH):
-        some = rows[start : start + BATCH]
-        padded = torch.stack([*some, *[torch.zeros_like(some[0])] * (BATCH - len(some))])
+    for start in range(0, len(rows), batch):
+        some = rows[start : start + batch]
+        padded = torch.stack([*some, *[torch.zeros_like(some[0])] * (batch - len(some))])
         out.append(_run(network, padded.to(compute.device), compute)[: len(some)])
     return torch.cat(out)
 

@@ -17,7 +17,7 @@ from headstart.fold import fold
 from headstart.modelfile import Card
 from headstart.params import ExportParams
 from headstart.pixels import Pixels
-from headstart.predict import Boxes, Floats
+from headstart.predict import Boxes, Floats, Ints
 
 Flags = npt.NDArray[np.bool_]
 
@@ -80,12 +80,14 @@ def parity(
         UserError: some have not.
     """
     least = threshold + params.tolerance  # the very threshold may lie between two equal scores
-    sides = ((expected, found), (found, expected))
-    pairs = [_nearest(one, other, least) for one, other in sides]
-    pixels, score = (np.concatenate([pair[kind] for pair in pairs]) for kind in (0, 1))
-    like = (pixels <= NEAR) & (score <= params.tolerance)
-    hair = np.concatenate([_by_a_hair(one, other, least, overlap) for one, other in sides])
-    lost = int((~like & ~hair).sum())
+    pairs, lost = [], 0
+    for one, other in ((expected, found), (found, expected)):
+        where = np.nonzero(one.scores >= least)
+        pairs.append(_nearest(one, other, *where))
+        alone = np.flatnonzero(~_like(*pairs[-1], params.tolerance))
+        lost += sum(not _by_a_hair(one, other, where[0][row], where[1][row], overlap) for row in alone)
+    pixels, score = (np.concatenate(some) for some in zip(*pairs, strict=True))
+    like = _like(pixels, score, params.tolerance)
     if lost:
         (out / "model.onnx").unlink()  # what is not proven does not lie around
         raise UserError(
@@ -103,9 +105,8 @@ def parity(
     }
 
 
-def _nearest(one: Boxes, other: Boxes, least: float) -> tuple[Floats, Floats]:
-    """For each box of `one` that counts: largest difference of a corner, and of the score, to its like in `other`."""
-    picture, place = np.nonzero(one.scores >= least)
+def _nearest(one: Boxes, other: Boxes, picture: Ints, place: Ints) -> tuple[Floats, Floats]:
+    """For each of these boxes of `one`: largest difference of a corner, and of the score, to its like in `other`."""
     corners = np.abs(one.boxes[picture, place, None] - other.boxes[picture]).max(-1)
     corners[(other.labels[picture] != one.labels[picture, place, None]) | (other.scores[picture] <= 0)] = np.inf
     scores = np.abs(one.scores[picture, place, None] - other.scores[picture])
@@ -114,12 +115,14 @@ def _nearest(one: Boxes, other: Boxes, least: float) -> tuple[Floats, Floats]:
     return corners[rows, best], scores[rows, best]
 
 
-def _by_a_hair(one: Boxes, other: Boxes, least: float, overlap: float) -> Flags:
-    """For each box of `one` that counts: whether one of its label in `other` overlaps it by just the limit."""
-    picture, place = np.nonzero(one.scores >= least)
-    found = np.zeros(len(picture), bool)
-    for row, (which, own) in enumerate(zip(picture, place, strict=True)):
-        rivals = (other.labels[which] == one.labels[which, own]) & (other.scores[which] > 0)
-        box, others = (torch.from_numpy(some) for some in (one.boxes[which, own, None], other.boxes[which][rivals]))
-        found[row] = bool(((box_iou(box, others) - overlap).abs() < HAIR).any())
+def _like(pixels: Floats, score: Floats, tolerance: float) -> Flags:
+    """Whether boxes that differ by so much are one."""
+    found: Flags = (pixels <= NEAR) & (score <= tolerance)
     return found
+
+
+def _by_a_hair(one: Boxes, other: Boxes, picture: int, place: int, overlap: float) -> bool:
+    """Whether one of its label in `other` overlaps this box of `one` by just the limit."""
+    rivals = (other.labels[picture] == one.labels[picture, place]) & (other.scores[picture] > 0)
+    own, others = (torch.from_numpy(some) for some in (one.boxes[picture, place, None], other.boxes[picture][rivals]))
+    return bool(((box_iou(own, others) - overlap).abs() < HAIR).any())

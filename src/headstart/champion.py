@@ -47,6 +47,11 @@ def compare(test: Manifest, mine: Sitting, theirs: Sitting, metric: str, resampl
     return Comparison(values[0], values[1], estimate(sign * (values[0] - values[1]), sign * samples))
 
 
+def figure(test: Manifest, sitting: Sitting, metric: str) -> float:
+    """One model's figure on the test pictures, as `compare` has it."""
+    return float(_figure(test, sitting, metric)(np.ones((1, len(test.images))))[0])
+
+
 def _figure(test: Manifest, sitting: Sitting, metric: str) -> Callable[[Floats], Floats]:
     """The figure under each row of weights (b, pictures)."""
     if sitting.probabilities:

@@ -55,7 +55,10 @@ class Detector(nn.Module):
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """The pyramid's maps, the finest first."""
-        below = trunk_maps(self.trunk, pictures, self.levels)
+        return self.raised(trunk_maps(self.trunk, pictures, self.levels))
+
+    def raised(self, below: Sequence[Tensor]) -> list[Tensor]:
+        """The pyramid's maps of the trunk's."""
         named = OrderedDict((str(number), each) for number, each in enumerate(below))
         return list(self.pyramid(named).values())
 

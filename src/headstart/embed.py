@@ -71,18 +71,33 @@ def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
 
 
 def activations(images: Sequence[Image], trunk: Trunk, depth: int, parts: Cut | None = None) -> dict[str, Tensor]:
-    """What the first `depth` blocks say of each picture, by its sha256: one row each, in the machine's precision.
+    """What the first `depth` blocks say of each picture, as `rows` gives it.
 
-    The rows lie in memory-mapped files: only those that are looked at are read. `parts` is the trunk cut at `depth`,
-    where the caller has it already.
+    `parts` is the trunk cut at `depth`, where the caller has it already.
     """
-    folder = trunk.folder("activations", depth)
-    kept.use(folder, f"{trunk.words()}, blocks below {depth}")
+    return rows(images, trunk, lambda: (parts or _parts(trunk, depth)).lower, f"blocks below {depth}")
+
+
+def rows(
+    images: Sequence[Image], trunk: Trunk, lower: Callable[[], nn.Module], what: str, batch: int = BATCH
+) -> dict[str, Tensor]:
+    """What a frozen part of the trunk says of each picture, by its sha256: a row each, in the machine's precision.
+
+    The rows lie in memory-mapped files: only those that are looked at are read.
+
+    Args:
+        images: pictures.
+        trunk: whose part it is.
+        lower: the part, pictures (n, 3, s, s) -> rows (n, width); called only when a picture is lacking.
+        what: which part, for the cache and for people.
+        batch: pictures in one pass.
+    """
+    folder = trunk.folder("activations", what)
+    kept.use(folder, f"{trunk.words()}, {what}")
     found = rowcache.read(folder)
     lacking = _lacking(images, found)
     if lacking:
-        lower = (parts or _parts(trunk, depth)).lower
-        found |= _run(lacking, trunk, lower, folder, torch.bfloat16 if trunk.compute.bf16 else torch.float32)
+        found |= _run(lacking, trunk, lower(), folder, torch.bfloat16 if trunk.compute.bf16 else torch.float32, batch)
     return found
 
 
@@ -108,14 +123,14 @@ def _lacking(images: Sequence[Image], found: Mapping[str, Tensor]) -> list[Image
 
 
 def _run(
-    images: Sequence[Image], trunk: Trunk, network: nn.Module, folder: Path, kind: torch.dtype
+    images: Sequence[Image], trunk: Trunk, network: nn.Module, folder: Path, kind: torch.dtype, batch: int = BATCH
 ) -> dict[str, Tensor]:
     """Pictures through a network, kept as they come."""
     found: dict[str, Tensor] = {}
     network = fuse(trunk.compute.place(network), trunk.compute, trial_pictures(trunk.wanted.size))
-    shards = [images[start : start + BATCH * SHARD] for start in range(0, len(images), BATCH * SHARD)]
+    shards = [images[start : start + batch * SHARD] for start in range(0, len(images), batch * SHARD)]
     for shard in track(shards, "embed pictures", len(shards)):
         decoded = pool.each(lambda image: pixels.decode(trunk.root / image.file_name, trunk.wanted), shard, "decode")
-        rows = outputs(network, np.stack(decoded), trunk.wanted, trunk.compute)
-        found |= rowcache.write(folder, [image.sha256 for image in shard], rows.to(kind))
+        said = outputs(network, np.stack(decoded), trunk.wanted, trunk.compute, batch)
+        found |= rowcache.write(folder, [image.sha256 for image in shard], said.to(kind))
     return found

@@ -21,7 +21,8 @@ from headstart.predict import Boxes, Look, Model, Odds
 from headstart.quantize import CALIBRATION, quantize
 from headstart.sitting import Sitting
 
-Answer = TypeVar("Answer", Odds, Boxes)
+Answer = TypeVar("Answer", bound=Odds | Boxes)
+FIGURES = {"classify": "accuracy", "detect": "AP"}  # what int8 may cost `max_drop` of
 
 
 class Exported(nn.Module):
@@ -42,7 +43,8 @@ def export(params: Params, root: Path) -> None:
     The same params give the same bytes, but for the times in speed.json and the model card.
 
     Raises:
-        UserError: the ONNX model does not say of the test pictures what the torch model says, or int8 costs too much.
+        UserError: the ONNX model does not say of the test pictures what the torch model says, or int8 costs too much
+            of its accuracy or AP.
     """
     out = root / "stages/export"
     tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
@@ -56,8 +58,11 @@ def export(params: Params, root: Path) -> None:
         parity, found = _detector(out, tensors, card, seen, metrics["test"]["threshold"], params.export)
         told = f"{parity['boxes']} boxes, the largest difference {parity['largest_difference_in_pixels']:.2g} pixels"
     else:
-        parity, found, slower = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
+        parity, found = _classifier(out, tensors, card, seen, metrics["test"]["temperature"], params)
         told = f"largest difference of a logit {parity['largest_logit_difference']:.2g}, same label for all"
+    if params.export.quantize == "int8":
+        slower = speed.measure(out, seen)
+        parity["int8"], found = _int8(out, found, seen, test, _calibration(root, card, params.seed), params)
     write_json(out / "parity.json", parity)
     sitting.write(_sitting(out, found, seen, test), out)
     quick = speed.measure(out, seen) | ({"fp32": slower} if slower else {})
@@ -68,10 +73,11 @@ def export(params: Params, root: Path) -> None:
         "stages/export/model.onnx"
     )
     if small := parity.get("int8"):
+        name = FIGURES[params.task]
         print(
-            f"export: int8 is {small['bytes'] / small['bytes_fp32']:.3f} of the size, test accuracy "
-            f"{small['accuracy']:.4f} (fp32 {small['accuracy_fp32']:.4f}), {quick['milliseconds']:g} ms a picture "
-            f"(fp32 {slower['milliseconds']:g})"
+            f"export: int8 is {small['bytes'] / small['bytes_fp32']:.3f} of the size, test {name} {small[name]:.4f} "
+            f"(fp32 {small[f'{name}_fp32']:.4f}), {quick['milliseconds']:g} ms a picture (fp32 "
+            f"{slower['milliseconds']:g})"
         )
 
 
@@ -89,10 +95,8 @@ def _sitting(out: Path, found: Odds | Boxes, seen: Pixels, test: Manifest) -> Si
 
 def _classifier(
     out: Path, tensors: dict[str, Tensor], card: Card, seen: Pixels, temperature: float, params: Params
-) -> tuple[dict[str, Any], Odds, dict[str, Any]]:
-    """What parity.json says, what the file says; and where 8 bits are wanted, the speed before."""
-    root = out.parents[1]
-    test = coco.read(root / "stages/split/test.json")
+) -> tuple[dict[str, Any], Odds]:
+    """What parity.json says, and what the file says."""
     network = classify.build(tensors, card)
     compute = prepare(TrainParams(precision="fp32"), params.seed)
     expected = outputs(network, seen, card.input, compute).numpy()
@@ -100,13 +104,7 @@ def _classifier(
     _write_onnx(Exported(classify.Classifier(folded, network.head), card, temperature), card, out)
     write_json(out / "labels.json", _labels(card, temperature))
     found = _answer(Model(out).odds, seen, BATCH)
-    parity = _parity(out, found, expected, params.export)
-    if params.export.quantize == "none":
-        return parity, found, {}
-    slower = speed.measure(out, seen)
-    truth = classify.targets(test.images, card.labels).numpy()
-    parity["int8"], found = _int8(out, found, seen, truth, _calibration(root, card, params.seed), params.export)
-    return parity, found, slower
+    return _parity(out, found, expected, params.export), found
 
 
 def _detector(
@@ -160,28 +158,29 @@ def _calibration(root: Path, card: Card, seed: int) -> Pixels:
 
 
 def _int8(
-    out: Path, full: Odds, seen: Pixels, truth: "np.ndarray[Any, Any]", calibration: Pixels, params: ExportParams
-) -> tuple[dict[str, Any], Odds]:
-    """Replace model.onnx by its 8-bit version; what that costs in accuracy and gains in size, and what it says now."""
-    before = _measured(out, full, truth)
+    out: Path, full: Odds | Boxes, seen: Pixels, test: Manifest, calibration: Pixels, params: Params
+) -> tuple[dict[str, Any], Odds | Boxes]:
+    """Replace model.onnx by its 8-bit version; what that costs on test and gains in size, and what it says now."""
+    name, most = FIGURES[params.task], params.export.max_drop
+    before = _measured(out, full, seen, test, name)
     part = out / "model.part.onnx"
     quantize(out / "model.onnx", part, calibration)
     part.replace(out / "model.onnx")
-    found = _answer(Model(out).odds, seen, BATCH)
-    after = _measured(out, found, truth)
-    drop = before["accuracy"] - after["accuracy"]
-    if not drop <= params.max_drop:
+    found = _answer(Model(out).answer, seen, VAL_BATCH)
+    after = _measured(out, found, seen, test, name)
+    drop = before[name] - after[name]
+    if not drop <= most:
         (out / "model.onnx").unlink()
         raise UserError(
-            f"params.yaml: export.max_drop: {params.max_drop:g}: int8 costs {drop:.4f} of test accuracy "
-            f"({before['accuracy']:.4f} to {after['accuracy']:.4f}); raise it, or export.quantize: none"
+            f"params.yaml: export.max_drop: {most:g}: int8 costs {drop:.4f} of test {name} "
+            f"({before[name]:.4f} to {after[name]:.4f}); raise it, or export.quantize: none"
         )
     fp32 = {f"{key}_fp32": value for key, value in before.items()}
     return after | fp32 | {"calibrated_on": len(calibration)}, found
 
 
-def _measured(out: Path, found: Odds, truth: "np.ndarray[Any, Any]") -> dict[str, Any]:
-    return {
-        "accuracy": round(float((found.logits.argmax(1) == truth).mean()), 6),
-        "bytes": (out / "model.onnx").stat().st_size,
-    }
+def _measured(out: Path, found: Odds | Boxes, seen: Pixels, test: Manifest, name: str) -> dict[str, Any]:
+    from headstart.champion import figure  # who wants no 8 bits need not wait for it
+
+    value = figure(test, _sitting(out, found, seen, test), name)
+    return {name: round(value, 6), "bytes": (out / "model.onnx").stat().st_size}

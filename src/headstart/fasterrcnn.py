@@ -17,7 +17,7 @@ from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_laye
 from torchvision.ops import roi_align
 
 from headstart import nms
-from headstart.anchors import NONE, lay, match
+from headstart.anchors import NONE, decode, lay, match
 
 BEFORE = 1000  # proposals of a level that are looked at
 TAUGHT, GIVEN = 1000, 300  # proposals of a picture, none overlapping a surer one: while it learns, and else
@@ -89,7 +89,7 @@ class FasterRcnn(nn.Module):
         place = torch.cat([each + start for each, start in zip(some, starts, strict=True)], 1)
         level = torch.cat([torch.full((each.shape[1],), n, device=each.device) for n, each in enumerate(some)])
         changes = changes.gather(1, place.unsqueeze(-1).expand(-1, -1, 4))
-        boxes = _decode(_PROPOSAL_CODER, changes, self.anchors[place]).squeeze(2).clamp(0, self.size)
+        boxes = decode(_PROPOSAL_CODER, changes, self.anchors[place]).squeeze(2).clamp(0, self.size)
         large = ((boxes[..., 2:] - boxes[..., :2]) >= _SMALLEST).all(-1)
         scores = logits.gather(1, place).sigmoid() * large
         own = level == torch.arange(len(some), device=level.device).unsqueeze(-1)  # (levels, places)
@@ -146,18 +146,12 @@ class FasterRcnn(nn.Module):
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Corners (n, k, 4) in pixels and scores (n, labels, k): each of the surest k boxes is of one label."""
         _, _, proposals, logits, changes = self._parts(said)
-        boxes = _decode(_BOX_CODER, changes, proposals)[:, :, 1:].flatten(1, 2)
+        boxes = decode(_BOX_CODER, changes, proposals)[:, :, 1:].flatten(1, 2)
         there = (proposals[..., 2:] > proposals[..., :2]).all(-1, keepdim=True)
         scores = (logits.softmax(-1)[..., 1:] * there).flatten(1)
         surest, pair = scores.topk(min(nms.CANDIDATES, scores.shape[1]))
         own = (pair % self.labels).unsqueeze(1) == torch.arange(self.labels, device=pair.device).unsqueeze(-1)
         return boxes.gather(1, pair.unsqueeze(-1).expand(-1, -1, 4)), surest.unsqueeze(1) * own
-
-
-def _decode(coder: BoxCoder, changes: Tensor, boxes: Tensor) -> Tensor:
-    """Changes (n, p, 4 k) of boxes (n, p, 4) -> boxes (n, p, k, 4)."""
-    found: Tensor = coder.decode_single(changes.flatten(0, 1), boxes.flatten(0, 1))
-    return found.reshape(-1, boxes.shape[1], changes.shape[2] // 4, 4)
 
 
 def _smooth(said: Tensor, true: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class ExportParams(Section):
 
     tolerance: Positive = 1e-3
     quantize: Literal["none", "int8"] = "none"
-    max_drop: Fraction = 0.01  # of accuracy on test, that int8 may cost
+    max_drop: Fraction = 0.01  # of accuracy or AP on test, that int8 may cost
     # Not `register`, which pydantic's models have already.
     register_as: Annotated[str, Field(alias="register", pattern="^[^/:]*$")] = ""  # a name in MLflow; empty: not
     champion_metric: str = ""  # empty: the first of its task in CHAMPION_METRICS
@@ -163,8 +163,6 @@ class Params(Section):
                 raise ValueError(f"model.detector is missing; give one of {', '.join(DETECTORS)}")
             if wrong := wrong_for_detectors(self.train_head, self.fine_tune):
                 raise ValueError(f"{wrong[0]} is for task: classify; give {wrong[1]}")
-            if self.export.quantize != "none":
-                raise ValueError("export.quantize is for task: classify; give none")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from headstart.anchors import UNJUDGED, lay, match
+from headstart.anchors import UNJUDGED, decode, lay, match
 
 _CODER = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
 _MATCHER = Matcher(0.5, 0.4, allow_low_quality_matches=True)
@@ -62,9 +62,8 @@ class RetinaNet(nn.Module):
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Corners (n, anchors, 4) in pixels and scores (n, labels, anchors)."""
-        count = said.shape[0]  # len() would fix the batch of an exported model
-        boxes = _CODER.decode_single(said[..., -4:].flatten(0, 1), self.anchors.repeat(count, 1))
-        return boxes.reshape(count, -1, 4), said[..., :-4].sigmoid().transpose(1, 2)
+        boxes = decode(_CODER, said[..., -4:], self.anchors).squeeze(2)
+        return boxes, said[..., :-4].sigmoid().transpose(1, 2)
 
 
 def make(channels: int, labels: int, maps: list[Tensor], size: int) -> RetinaNet:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 
-from headstart.anchors import match
+from headstart.anchors import decode, match
 
 NEGATIVES = 3  # default boxes of nothing that are learned from, the worst ones, for each that answers for a box
 _CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
@@ -56,6 +56,5 @@ class Ssd(nn.Module):
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Corners (n, anchors, 4) in pixels and scores (n, labels, anchors)."""
-        count = said.shape[0]  # len() would fix the batch of an exported model
-        boxes = _CODER.decode_single(said[..., -4:].flatten(0, 1), self.anchors.repeat(count, 1))
-        return boxes.reshape(count, -1, 4), said[..., :-4].softmax(-1)[..., 1:].transpose(1, 2)
+        boxes = decode(_CODER, said[..., -4:], self.anchors).squeeze(2)
+        return boxes, said[..., :-4].softmax(-1)[..., 1:].transpose(1, 2)

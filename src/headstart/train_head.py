@@ -107,11 +107,14 @@ def _detector(params: Params, root: Path, fit: Fit) -> None:
     network = detect.start(pretrained, card)
     blocks, idle = detect.blocks(network)
     out = root / "stages/train-head"
+    tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    digest = modelfile.digest(modelfile.under("trunk.", tensors))
+    trunk = Trunk(lambda: network.trunk, digest, card.input, compute, root, card.backbone or card.detector)
     tuned = tune(
         network,
-        {name: tensor.clone() for name, tensor in network.state_dict().items()},
+        tensors,
         Plan(blocks, len(blocks), idle),
-        lambda _: box_lessons.stored(network, params, card, compute, root),
+        lambda _: box_lessons.stored(network, params, card, trunk),
         section=params.train_head,
         card=card,
         compute=compute,
