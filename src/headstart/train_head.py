@@ -110,7 +110,7 @@ def _detector(params: Params, root: Path, fit: Fit) -> None:
     tuned = tune(
         network,
         {name: tensor.clone() for name, tensor in network.state_dict().items()},
-        Plan(blocks, len(blocks), idle),
+        Plan(blocks, len(blocks), idle, compiled=params.train.compile),
         lambda _: box_lessons.stored(network, params, card, compute, root),
         section=params.train_head,
         card=card,
