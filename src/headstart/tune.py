@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from headstart import depthwise, freeze, modelfile
+from headstart import depthwise, freeze, modelfile, pool
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compiled import compile_trunk
@@ -118,8 +118,7 @@ def tune(
         return order(len(shown.names), section.batch_size, seed, epoch)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
-        for rows in rows_of(epoch)[first:]:
-            yield shown.batch(rows, epoch)
+        return pool.ahead(lambda rows: shown.batch(rows, epoch), rows_of(epoch)[first:])
 
     def begin(epoch: int) -> None:
         freeze.freeze(trunk, plan.blocks, plan.depth_in(epoch), plan.idle)
