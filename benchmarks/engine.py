@@ -1,18 +1,21 @@
 """How fast both training phases are beside the plain loop, and what a kill costs.
 
-    python benchmarks/engine.py --pictures FOLDER [--seeds 0 1 2] [--small] [--no-resume]
+    python benchmarks/engine.py --pictures FOLDER [--seeds 0 1 2] [--only speed|resume] [--fastai] [--small]
 
 FOLDER holds class folders (or train and val with class folders: val is then the exam). For each seed, each in a process
 of its own, taken in turns, on the same split, pictures, backbone (EfficientNet-Lite0, bundled weights), size, epochs
 and strength of augmentation: plain_loop.py; ours with everything training; ours with the lower half of the backbone
-frozen and cached. Then fine-tuning is killed half a checkpoint interval after its first checkpoint, run again, and
-compared with an undisturbed one. Our head phase includes the making of stored copies; imports count for nobody.
+frozen and cached; with --fastai also fastai_loop.py. Then fine-tuning is killed half a checkpoint interval after its
+first checkpoint, run again, and compared with an undisturbed one. Our head phase includes the making of stored copies;
+imports count for nobody. Memory is that of the training process, without the loops' workers.
 
 Goals (2 cores, 15 + 5 epochs): head phase 30 times as fast, fine-tune 3 times, whole 7 times, lower half frozen 12
-times, accuracy not lower; a kill costs less than a checkpoint interval plus 10 s.
+times, than fastai 10 times; accuracy not lower; a kill costs less than a checkpoint interval plus 10 s.
 """
 
 import argparse
+import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -22,16 +25,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[1]
 RUNS = ("plain", "ours", "half")
-WORDS = {"plain": "plain loop", "ours": "ours", "half": "ours, lower half frozen and cached"}
+WORDS = {"plain": "plain loop", "ours": "ours", "half": "ours, half frozen", "fastai": "fastai"}
+RATIOS = (  # phase, the slower, the faster, goal
+    ("head", "plain", "ours", 30),
+    ("tune", "plain", "ours", 3),
+    ("whole", "plain", "ours", 7),
+    ("whole", "plain", "half", 12),
+    ("whole", "fastai", "ours", 10),
+)
 EVERY = "BENCHMARK_SECONDS_BETWEEN_CHECKPOINTS"
 Figures = dict[str, float]
+Row = tuple[str, str, str]  # what, measured, goal
 
 
 def main() -> None:
@@ -41,9 +52,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, nargs=2, default=[15, 5], metavar=("HEAD", "TUNE"))
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--only", choices=["speed", "resume"])
+    parser.add_argument("--fastai", action="store_true", help="fastai as well, if it is installed")
     parser.add_argument("--small", action="store_true", help="few pictures of 64 px, 2 + 1 epochs: to see that it runs")
-    parser.add_argument("--no-resume", action="store_true")
-    parser.add_argument("--run", choices=[*RUNS, "prepare", "again"], help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=RUN, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -52,16 +64,29 @@ def main() -> None:
     if not args.pictures:
         parser.error("--pictures is missing: a folder of class folders")
     if args.small:
-        args.seeds, args.epochs, args.size = [0], [2, 1], 64
+        args.seeds, args.epochs, args.size = args.seeds[:1], [2, 1], 64
+    runs = RUNS if args.only != "resume" else ("ours",)
+    if args.fastai and args.only != "resume":
+        if importlib.util.find_spec("fastai"):
+            runs += ("fastai",)
+        else:
+            print("fastai is not installed and left out; it comes with: pip install -e .[bench]")
+    found: dict[str, list[Figures]] = {name: [] for name in runs}
+    lines: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
-        found: dict[str, list[Figures]] = {name: [] for name in RUNS}
-        for seed in args.seeds:
+        for seed in args.seeds if args.only != "resume" else args.seeds[:1]:
             folders = prepared(Path(scratch) / str(seed), args, seed)
-            for name, folder in folders.items():
-                found[name].append(told(name, folder, seed))
-        compare(found)
-        if not args.no_resume:
-            resume(Path(scratch) / "killed", folders["ours"], found["ours"][-1]["tune"])
+            for name in runs:
+                found[name].append(told(name, folders[name], seed))
+        if args.only != "resume":
+            lines += compare(found)
+        if args.only != "speed":
+            lines += resume(Path(scratch) / "killed", folders["ours"], found["ours"][-1]["tune"])
+    if args.only != "resume":
+        show(found)
+    print(f"\n{'':<46}{'measured':>14}  goal")
+    for what, measured, goal in lines:
+        print(f"{what:<46}{measured:>14}  {goal}")
 
 
 def prepared(folder: Path, args: argparse.Namespace, seed: int) -> dict[str, Path]:
@@ -97,15 +122,15 @@ def prepared(folder: Path, args: argparse.Namespace, seed: int) -> dict[str, Pat
         if name == "half":
             values["fine_tune"] |= {"freeze_depth": int(about["blocks"]) // 2, "cache_frozen": True}
         (folder / name / "params.yaml").write_text(yaml.safe_dump(values))
-    return {name: folder / name for name in RUNS}
+    return {name: folder / name for name in RUNS} | {"fastai": base}
 
 
 def child(name: str, folder: Path) -> Figures:
     """This file in a process of its own: the last line it prints."""
     begin = time.perf_counter()
-    done = subprocess.run(command(name), cwd=folder, text=True, stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(command(name), cwd=folder, text=True, capture_output=True, check=False)
     if done.returncode:
-        raise SystemExit(done.stdout)
+        raise SystemExit(f"{done.stdout}\n{done.stderr}")
     found: Figures = json.loads(done.stdout.splitlines()[-1])
     return found | {"wall": time.perf_counter() - begin}
 
@@ -118,28 +143,46 @@ def command(name: str) -> list[str]:
 def told(name: str, folder: Path, seed: int) -> Figures:
     """Run one, and print its figures."""
     found = child(name, folder)
-    print(
-        f"seed {seed}, {WORDS[name]}: head {found['head']:.1f} s + fine-tune {found['tune']:.1f} s = "
-        f"{found['head'] + found['tune']:.1f} s, test accuracy {found['accuracy']:.4f}, peak {found['peak']:.0f} MiB",
-        flush=True,
-    )
+    found["whole"] = found["head"] + found["tune"]
+    print(f"seed {seed}: {WORDS[name]:<18}{figures([found])}", flush=True)
     return found
 
 
-def compare(found: dict[str, list[Figures]]) -> None:
+def figures(some: list[Figures]) -> str:
+    """Means: seconds of both phases and whole, memory; accuracy."""
+    mean = {key: statistics.fmean(each[key] for each in some) for key in ("head", "tune", "whole", "peak", "accuracy")}
+    return (
+        f"{mean['head']:>8.1f} +{mean['tune']:>7.1f} ={mean['whole']:>7.1f} s{mean['peak']:>7.0f} MiB"
+        f"   accuracy {mean['accuracy']:.4f}"
+    )
+
+
+def show(found: dict[str, list[Figures]]) -> None:
+    """The means over all seeds."""
+    print()
+    for name, some in found.items():
+        print(f"mean:   {WORDS[name]:<18}{figures(some)}")
+
+
+def compare(found: dict[str, list[Figures]]) -> list[Row]:
     """Ratios of the sums over all seeds, and accuracies."""
-    both = {name: [{**each, "whole": each["head"] + each["tune"]} for each in some] for name, some in found.items()}
-    for name, phases in (("ours", {"head": 30, "tune": 3, "whole": 7}), ("half", {"whole": 12})):
-        for phase, goal in phases.items():
-            theirs, own = (sum(each[phase] for each in both[which]) for which in ("plain", name))
-            print(f"{WORDS[name]}: {phase} {theirs / own:.1f} times as fast as the plain loop (goal {goal})")
-    for name, some in both.items():
+    lines: list[Row] = []
+    phases = {"head": "head phase", "tune": "fine-tune phase", "whole": "whole"}
+    for phase, slower, faster, goal in RATIOS:
+        if slower in found:
+            theirs, own = (sum(each[phase] for each in found[which]) for which in (slower, faster))
+            what = f"{phases[phase]}: {WORDS[slower]} / {WORDS[faster]}"
+            lines.append((what, f"{theirs / own:.1f}", f"at least {goal}"))
+    plain = statistics.fmean(each["accuracy"] for each in found["plain"])
+    for name, some in found.items():
         each = [one["accuracy"] for one in some]
-        mean, low, high = statistics.fmean(each), min(each), max(each)
-        print(f"{WORDS[name]}: test accuracy mean {mean:.4f}, {low:.4f} to {high:.4f}, n = {len(each)}")
+        goal = "" if name in ("plain", "fastai") else f"at least {plain:.4f}"
+        what = f"test accuracy, {WORDS[name]} ({min(each):.3f} to {max(each):.3f})"
+        lines.append((what, f"{statistics.fmean(each):.4f}", goal))
+    return lines
 
 
-def resume(folder: Path, source: Path, seconds: float) -> None:
+def resume(folder: Path, source: Path, seconds: float) -> list[Row]:
     """Kill -9 and run again: seconds lost, and whether the model is the same. Undisturbed it took so many seconds."""
     os.environ[EVERY] = str(seconds / 4)
     shutil.copytree(source, folder)
@@ -148,7 +191,7 @@ def resume(folder: Path, source: Path, seconds: float) -> None:
     whole = child("again", source)  # once more, so that both have warm files
     every = whole["every"]
     begin = time.perf_counter()
-    process = subprocess.Popen(command("again"), cwd=folder, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command("again"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(folder.rglob("*.pt")) and process.poll() is None:
         time.sleep(0.02)
     if process.poll() is None:
@@ -156,15 +199,14 @@ def resume(folder: Path, source: Path, seconds: float) -> None:
     process.kill()
     process.wait()
     if (folder / "stages/fine-tune/model.safetensors").exists():
-        print(f"resume: not measured: fine-tuning ended within a checkpoint interval and a half ({1.5 * every:.1f} s)")
-        return
-    again = child("again", folder)
+        return [("a kill", "not measured", f"(fine-tuning ended within {1.5 * every:.1f} s)")]
+    child("again", folder)
     lost = time.perf_counter() - begin - whole["wall"]
     same = (folder / "stages/fine-tune/model.safetensors").read_bytes() == undisturbed.read_bytes()
-    print(
-        f"killed {every / 2:.1f} s after a checkpoint and run again: {lost:.1f} s lost (goal: under {every + 10:.0f})"
-        f", {again['wall']:.1f} s for the rest, of {whole['wall']:.1f} s; model {'the same' if same else 'DIFFERENT'}"
-    )
+    return [
+        (f"seconds lost by a kill, of {whole['wall']:.1f}", f"{lost:.1f}", f"under {every + 10:.1f}"),
+        ("the same model after a kill", "yes" if same else "NO", "yes"),
+    ]
 
 
 def prepare(root: Path) -> Figures:
@@ -188,18 +230,18 @@ def prepare(root: Path) -> Figures:
     return {**counts, "threads": torch.get_num_threads(), "blocks": blocks}
 
 
-def plain(root: Path) -> Figures:
-    """The plain loop."""
-    import plain_loop
+def loop(root: Path, module: str) -> Figures:
+    """plain_loop or fastai_loop, in the pictures of `prepare`."""
     import torch
 
     from headstart import coco, params_file, pool, train_head
 
+    train = importlib.import_module(module).train
     loaded = params_file.load(Path("params.yaml"))
     labels = coco.read(root / "stages/split/train.json").labels()
     card, pretrained = train_head._start("classify", loaded.model, labels, root)
     torch.manual_seed(loaded.seed)
-    found = plain_loop.train(
+    found: Figures = train(
         root / "plain",
         pretrained,
         card,
@@ -208,6 +250,7 @@ def plain(root: Path) -> Figures:
         head_epochs=loaded.train_head.most_epochs(),
         tune_epochs=loaded.fine_tune.most_epochs(),
         workers=pool.cores(),
+        seed=loaded.seed,
     )
     return found | {"peak": peak()}
 
@@ -253,7 +296,14 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-RUN: dict[str, Any] = {"prepare": prepare, "plain": plain, "ours": ours, "half": ours, "again": again}
+RUN: dict[str, Callable[[Path], Figures]] = {
+    "prepare": prepare,
+    "plain": lambda root: loop(root, "plain_loop"),
+    "fastai": lambda root: loop(root, "fastai_loop"),
+    "ours": ours,
+    "half": ours,
+    "again": again,
+}
 
 if __name__ == "__main__":
     main()

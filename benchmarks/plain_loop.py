@@ -1,9 +1,11 @@
 """Transfer learning the plain way, as tutorials have it: what benchmarks/engine.py compares with.
 
-ImageFolder and DataLoader decode and change every file anew each epoch, the frozen backbone runs every epoch, all in
-fp32; then everything trains at a lower rate. Validates each epoch.
+As PyTorch's transfer-learning tutorial: ImageFolder and DataLoader decode and change every file anew each epoch, the
+frozen backbone runs every epoch, all in fp32; then everything trains at a lower rate. Every epoch is validated, and the
+one of the best accuracy kept. Adam in the place of the tutorial's SGD: it gets further in so few epochs.
 """
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def train(folder: Path, pretrained: dict[str, Any], card: Card, changes: Augment
         how: batch_size, head_epochs, tune_epochs, workers.
     """
     loaders = {name: _loader(folder / name, card, changes, how) for name in ("train", "val", "test")}
-    backbone = trunk(card.backbone, drop_rate=0.2)
+    backbone = trunk(card.backbone)
     backbone.load_state_dict(pretrained)
     network = nn.Sequential(backbone, nn.Dropout(0.2), nn.Linear(card.features, len(card.labels)))
     begin = time.perf_counter()
@@ -67,7 +69,7 @@ def _loader(folder: Path, card: Card, changes: AugmentParams, how: dict[str, int
 
 
 def _fit(network: nn.Module, loaders: dict[str, Any], optimizer: Any, epochs: int) -> None:
-    criterion = nn.CrossEntropyLoss()
+    criterion, best, kept = nn.CrossEntropyLoss(), -1.0, network.state_dict()
     for _ in range(epochs):
         network.train()
         for pictures, labels in loaders["train"]:
@@ -75,7 +77,9 @@ def _fit(network: nn.Module, loaders: dict[str, Any], optimizer: Any, epochs: in
             loss = criterion(network(pictures), labels)
             loss.backward()
             optimizer.step()
-        _accuracy(network, loaders["val"])
+        if (accuracy := _accuracy(network, loaders["val"])) > best:
+            best, kept = accuracy, copy.deepcopy(network.state_dict())
+    network.load_state_dict(kept)
 
 
 @torch.no_grad()

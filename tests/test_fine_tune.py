@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import tiny
 from conftest import Project
-from headstart import checkpoint, classify, freeze, modelfile
+from headstart import checkpoint, classify, freeze, modelfile, pool
 from headstart.checkpoint import Checkpoints
 from headstart.errors import UserError
 from headstart.fine_tune import fine_tune
@@ -345,6 +345,12 @@ def test_pictures_read_from_disk_every_epoch_train_the_same_model(root: Path) ->
     shutil.rmtree(root / ".cache/pixels")
     assert model_and_history(root, train={"cache_gb": 0}) == kept
     assert not (root / ".cache/pixels").exists()
+
+
+def test_batches_made_ahead_train_the_same_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = model_and_history(root, train={"cache_gb": 0})
+    monkeypatch.setattr(pool, "ahead", lambda function, items: map(function, items))
+    assert model_and_history(root, train={"cache_gb": 0}) == ahead
 
 
 def test_balanced_sampling_shows_a_rare_label_as_often(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

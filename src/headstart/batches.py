@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart import pool
 from headstart.compute import Compute
 from headstart.pixels import Files, Input, Pixels
 
@@ -30,8 +31,7 @@ def normalise(pictures: Tensor, wanted: Input) -> Tensor:
 def outputs(network: nn.Module, pixels: Pixels | Files, wanted: Input, compute: Compute, batch: int = BATCH) -> Tensor:
     """What the network gives, (n, ...) in fp32 on the CPU, for pixels (n, s, s, 3)."""
     out = []
-    for start in range(0, len(pixels), batch):
-        some = pixels[start : start + batch]
+    for some in pool.ahead(lambda start: pixels[start : start + batch], range(0, len(pixels), batch)):
         padded = np.concatenate([some, np.zeros((batch - len(some), *some.shape[1:]), np.uint8)])
         out.append(_run(network, normalise(floats(padded, compute.device), wanted), compute)[: len(some)])
     return torch.cat(out)

@@ -53,7 +53,7 @@ def fine_tune_by(params: Params, root: Path, fit: Fit) -> None:
     tuned = tune(
         network,
         tensors,
-        Plan(blocks, depth, idle, section.layer_decay, section.batch_norm, thaws),
+        Plan(blocks, depth, idle, section.layer_decay, section.batch_norm, thaws, params.train.compile),
         shown,
         section=section,
         card=card,

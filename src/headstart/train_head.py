@@ -113,7 +113,7 @@ def _detector(params: Params, root: Path, fit: Fit) -> None:
     tuned = tune(
         network,
         tensors,
-        Plan(blocks, len(blocks), idle),
+        Plan(blocks, len(blocks), idle, compiled=params.train.compile),
         lambda _: box_lessons.stored(network, params, card, trunk),
         section=params.train_head,
         card=card,

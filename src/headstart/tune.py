@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from headstart import depthwise, freeze, modelfile
+from headstart import depthwise, freeze, modelfile, pool
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
+from headstart.compiled import compile_trunk
 from headstart.compute import Compute
 from headstart.fit import Batch, Best, Fit, fit
 from headstart.fold import Pair, fold, unfold
@@ -32,6 +33,7 @@ class Plan:
         layer_decay: each block's rate is the next one's times this.
         batch_norm: statistics of the blocks that train.
         thaws: (epochs done, blocks frozen from then on), down to `depth`; none: `depth` from the start.
+        compiled: whether the trunk goes through torch.compile.
     """
 
     blocks: list[Block]
@@ -40,6 +42,7 @@ class Plan:
     layer_decay: float = 1.0
     batch_norm: Literal["fixed", "update"] = "fixed"
     thaws: tuple[tuple[int, int], ...] = ()
+    compiled: bool = False
 
     def depth_in(self, epoch: int) -> int:
         """How many blocks are frozen in an epoch, counted from 1."""
@@ -94,6 +97,8 @@ def tune(
     shown = lessons(frozen)
     depthwise.quick_depthwise(trunk)
     compute.place(network)
+    if plan.compiled:
+        compile_trunk(shown.network)
 
     checkpoints = Checkpoints.of(
         root,
@@ -103,7 +108,7 @@ def tune(
         compute.name(),
         seed,
         section.model_dump(),
-        [plan.depth, plan.layer_decay, plan.batch_norm, plan.thaws],
+        [plan.depth, plan.layer_decay, plan.batch_norm, plan.thaws, plan.compiled],
         shown.facts,
     )
 
@@ -113,8 +118,7 @@ def tune(
         return order(len(shown.names), section.batch_size, seed, epoch)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
-        for rows in rows_of(epoch)[first:]:
-            yield shown.batch(rows, epoch)
+        return pool.ahead(lambda rows: shown.batch(rows, epoch), rows_of(epoch)[first:])
 
     def begin(epoch: int) -> None:
         freeze.freeze(trunk, plan.blocks, plan.depth_in(epoch), plan.idle)

@@ -1,0 +1,155 @@
+"""torch.compile changes how a network is computed, not what, and nothing of its names."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from conftest import Project
+from headstart import checkpoint, compiled, modelfile
+from headstart.checkpoint import Checkpoints
+from headstart.classify import Classifier
+from headstart.depthwise import quick_depthwise
+from headstart.errors import UserError
+from headstart.fine_tune import fine_tune
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler: apt install g++"
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing that was compiled before is found."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def only_traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """All of torch.compile but for the C++ in its end, which takes minutes; the batches' sizes it was called for."""
+    compile_, sizes = torch.compile, list[int]()
+
+    def traced(function: Callable[..., Any], *, dynamic: bool, options: object) -> Callable[..., Any]:
+        quick = compile_(function, dynamic=dynamic, backend="aot_eager")
+
+        def call(pictures: Tensor, **how: Any) -> Any:
+            sizes.append(len(pictures))
+            return quick(pictures, **how)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", traced)
+    return sizes
+
+
+def network() -> Classifier:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 8, 5, 2, 2, groups=8), nn.Dropout(0.5)]
+    trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Classifier(trunk, nn.Linear(8, 2))
+
+
+def step(network: Classifier, pictures: Tensor) -> dict[str, Tensor]:
+    """The gradients of one training step."""
+    torch.manual_seed(1)
+    network.zero_grad()
+    nn.functional.cross_entropy(network(pictures), torch.tensor([0, 1, 1, 0])).backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+@needs_compiler
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_a_compiled_step_is_the_eager_one(bf16: bool) -> None:
+    """Dropout and the depthwise convolution's own gradients included, and the same bits twice."""
+    eager, quick = network(), network()
+    for each in (eager, quick):
+        quick_depthwise(each.trunk)
+    compiled.compile_trunk(quick)
+    pictures = torch.randn(4, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        wanted, found, again = step(eager, pictures), step(quick, pictures), step(quick, pictures)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        tolerance = (3e-2 if bf16 else 1e-4) * gradient.abs().max().item()
+        torch.testing.assert_close(found[name], gradient, atol=tolerance, rtol=0)
+        assert torch.equal(found[name], again[name])
+
+
+def test_without_a_compiler_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    some = network()
+    compiled.compile_trunk(some)
+    with pytest.raises(
+        UserError, match=r"^params\.yaml: train\.compile: true: .*no-such-compiler.*apt install g\+\+\), or give false$"
+    ):
+        step(some, torch.randn(4, 3, 16, 16))
+
+
+@pytest.fixture
+def root(project: Project, tmp_path: Path) -> Path:
+    """A copy of the project, up to train-head."""
+    for name in ("fetch", "weights", "split", "augment", "train-head"):
+        shutil.copytree(project.root / "stages" / name, tmp_path / "stages" / name)
+    return tmp_path
+
+
+def trained(root: Path, **changes: Any) -> dict[str, Tensor]:
+    fine_tune(tiny.make_params(**changes), root)
+    return modelfile.read(root / "stages/fine-tune/model.safetensors")[0]
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["fresh", "cached"])
+def test_fine_tuning_gives_the_same_tensors_stopped_or_not(
+    root: Path, cached: bool, only_traced: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {
+        "train": {"compile": True, "precision": "fp32"},
+        "fine_tune": {"epochs": 2, "ema": 0, "batch_size": 5, "lr": 1e-4, "cache_frozen": cached},
+    }
+    first = trained(root, **how)
+    assert len(set(only_traced)) == 2, "batches of two sizes"
+    eager = trained(root, **how | {"train": {"precision": "fp32"}})
+    assert list(first) == list(eager)
+    for name, tensor in eager.items():
+        torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-3)
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    saved, save = itertools.count(1), Checkpoints.save
+
+    def killed(self: Checkpoints, state: dict[str, Any], number: int) -> None:
+        save(self, state, number)
+        if next(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(root, **how)
+    torch.compiler.reset()
+    again = trained(root, **how)
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+
+
+def test_a_detectors_trunk_is_compiled(
+    detect_project: Project, tmp_path: Path, only_traced: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fetch", "split", "augment", "train-head"):
+        shutil.copytree(detect_project.root / "stages" / name, tmp_path / "stages" / name)
+    found = []
+    for compiles in (False, True):
+        how = {"train": {"compile": compiles, "precision": "fp32"}, "fine_tune": {"epochs": 1, "lr": 1e-4}}
+        fine_tune(tiny.make_detect_params(**how), tmp_path)
+        found.append(modelfile.read(tmp_path / "stages/fine-tune/model.safetensors")[0])
+    assert set(only_traced) == {4}
+    assert list(found[0]) == list(found[1])
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-3)
