@@ -104,7 +104,7 @@ def _lessons(
         return detect.loss(network, said, wanted)
 
     def validate() -> Scores:
-        said = outputs(network, held, card.input, compute, VAL_BATCH)
+        said = outputs(network, held, card.input, compute, VAL_BATCH, shared=True)
         return detect.score(network, said, targets, val, card)
 
     facts = [[part.model_dump(mode="json", exclude={"images": {"__all__": {"id"}}}) for part in (train, val)], changed]
