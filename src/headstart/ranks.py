@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Number = TypeVar("Number", int, "Tensor")
 PATIENCE = timedelta(hours=6)  # as long as the others may wait for one, which decodes a million pictures, say
-HOLD = 5.0  # seconds in which a launcher ends the others once one has failed
+HOLD = 30.0  # seconds in which a launcher ends the others once one has failed, and that one has recorded it
 
 
 @dataclass
