@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart import pool
+from headstart import pool, ranks
 from headstart.compute import Compute
 from headstart.pixels import Files, Input, Pixels
 
@@ -28,23 +28,37 @@ def normalise(pictures: Tensor, wanted: Input) -> Tensor:
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def outputs(network: nn.Module, pixels: Pixels | Files, wanted: Input, compute: Compute, batch: int = BATCH) -> Tensor:
-    """What the network gives, (n, ...) in fp32 on the CPU, for pixels (n, s, s, 3)."""
-    out = []
-    for some in pool.ahead(lambda start: pixels[start : start + batch], range(0, len(pixels), batch)):
+def outputs(
+    network: nn.Module,
+    pixels: Pixels | Files,
+    wanted: Input,
+    compute: Compute,
+    batch: int = BATCH,
+    *,
+    shared: bool = False,
+) -> Tensor:
+    """What the network gives, (n, ...) in fp32 on the CPU, for pixels (n, s, s, 3).
+
+    `shared`: all processes are here with the same pixels, and each runs some of the batches.
+    """
+    out, starts = [], range(0, len(pixels), batch)
+    mine = starts[ranks.span(len(starts))] if shared else starts
+    for some in pool.ahead(lambda start: pixels[start : start + batch], mine):
         padded = np.concatenate([some, np.zeros((batch - len(some), *some.shape[1:]), np.uint8)])
         out.append(_run(network, normalise(floats(padded, compute.device), wanted), compute)[: len(some)])
-    return torch.cat(out)
+    return torch.cat(ranks.gather(out) if shared else out)
 
 
-def row_outputs(network: nn.Module, rows: Sequence[Tensor], compute: Compute, batch: int = BATCH) -> Tensor:
+def row_outputs(
+    network: nn.Module, rows: Sequence[Tensor], compute: Compute, batch: int = BATCH, *, shared: bool = False
+) -> Tensor:
     """`outputs` for a network that takes rows, the activations of one picture each."""
-    out = []
-    for start in range(0, len(rows), batch):
+    out, starts = [], range(0, len(rows), batch)
+    for start in starts[ranks.span(len(starts))] if shared else starts:
         some = rows[start : start + batch]
         padded = torch.stack([*some, *[torch.zeros_like(some[0])] * (batch - len(some))])
         out.append(_run(network, padded.to(compute.device), compute)[: len(some)])
-    return torch.cat(out)
+    return torch.cat(ranks.gather(out) if shared else out)
 
 
 @torch.no_grad()

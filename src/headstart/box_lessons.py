@@ -94,7 +94,14 @@ def stored(network: Detector, params: Params, card: Card, trunk: Trunk) -> Lesso
 
     held, above = [found[image.sha256] for image in val.images], Above(network, below.shapes)
     return _lessons(
-        network, train, val, batch, "kept maps", lambda: row_outputs(above, held, compute, VAL_BATCH), card, above
+        network,
+        train,
+        val,
+        batch,
+        "kept maps",
+        lambda: row_outputs(above, held, compute, VAL_BATCH, shared=True),
+        card,
+        above,
     )
 
 
@@ -152,7 +159,7 @@ def _looked(
 ) -> Callable[[], Tensor]:
     """What the network, as it is by then, says of the validation pictures."""
     held = pixels.within(params.train.cache_gb, val.images, root, card.input)
-    return lambda: outputs(network, held, card.input, compute, VAL_BATCH)
+    return lambda: outputs(network, held, card.input, compute, VAL_BATCH, shared=True)
 
 
 def _lessons(

@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import torch
 
+from headstart import ranks
+
 EVERY = 20.0  # seconds of training that a kill may cost
 KEPT = 2
 
@@ -43,10 +45,12 @@ class Checkpoints:
         return time.monotonic() - self._saved >= EVERY
 
     def save(self, state: dict[str, Any], number: int) -> None:
-        """Write one whole or not at all, and remove all but the last two.
+        """Write one whole or not at all, and remove all but the last two. Of several processes the first one does.
 
         A disk without room costs a warning here: what trains goes on.
         """
+        if not ranks.leads():
+            return
         part = self._folder / f"{os.getpid()}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -115,11 +119,11 @@ class Stop:
             self._leave(number)
         self.asked = number
 
-    def obey(self, line: str) -> None:
-        """Say the line and leave, if that was asked."""
-        if self.asked is not None:
+    def obey(self, asked: int, line: str) -> None:
+        """Say the line and leave as this signal wants it; 0: go on."""
+        if asked:
             print(line, flush=True)
-            self._leave(self.asked)
+            self._leave(asked)
 
     def _leave(self, number: int) -> None:
         if number == signal.SIGINT:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headstart import ranks
 from headstart.coco import Image
 from headstart.modelfile import Card
 from headstart.params import FitParams, HeadParams
@@ -63,8 +64,15 @@ def class_weights(targets: Tensor, labels: int, params: FitParams) -> Tensor | N
 
 
 def loss(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Cross entropy, a scalar; in fp32, whatever the network computed in. Targets: (n,), or shares (n, labels)."""
-    return F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
+    """Cross entropy, a scalar; in fp32, whatever the network computed in. Targets: (n,), or shares (n, labels).
+
+    Of several processes each gives its rows' part of the whole batch's mean, which is weighted where labels are.
+    """
+    mean = F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
+    if ranks.count() == 1:
+        return mean
+    weight = torch.tensor(float(len(targets))) if weights is None or targets.ndim > 1 else weights[targets].sum()
+    return mean * (weight / ranks.whole(weight))
 
 
 def predict(logits: Tensor, temperature: float = 1.0) -> Tensor:

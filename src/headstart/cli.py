@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from headstart import ranks
 from headstart.errors import UserError
 
 app = typer.Typer(
@@ -32,16 +33,21 @@ STAGES = {
     "evaluate": ("exam", "evaluate"),
     "export": ("export", "export"),
 }
+SHARED = ("train-head", "fine-tune")  # by all processes that `launcher` starts; the first one does all other work
 
 
 def run(name: str) -> None:
     """Run one stage in the current folder, and record it."""
     from headstart import params_file, recorder
 
+    if ranks.launched() > 1 and ranks.rank() and name not in SHARED:
+        return
     root = Path.cwd()
     loaded = params_file.load(Path("params.yaml"))
     module, function = STAGES[name]
     with recorder.stage(name, loaded, root):
+        if name in SHARED:
+            ranks.start()
         stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
         stage(loaded, root)
 
@@ -183,7 +189,8 @@ def clear_cache(
 def main() -> None:
     """Run the app; a user's mistake is one line and exit code 2."""
     try:
-        app()
+        with ranks.quiet():
+            app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart import freeze, kept, pixels, pool, rowcache
+from headstart import freeze, kept, pixels, pool, ranks, rowcache
 from headstart.batches import BATCH, outputs, row_outputs
 from headstart.coco import Image
 from headstart.compute import Compute, trial_pictures
@@ -63,7 +63,7 @@ def embeddings(images: Sequence[Image], trunk: Trunk, depth: int = 0) -> Tensor:
         below = activations(lacking, trunk, depth, parts)
         upper = trunk.compute.place(parts.upper)
         upper = fuse(upper, trunk.compute, torch.stack([below[image.sha256] for image in lacking[:2]]).float())
-        features = row_outputs(upper, [below[image.sha256] for image in lacking], trunk.compute)
+        features = row_outputs(upper, [below[image.sha256] for image in lacking], trunk.compute, shared=True)
         found |= rowcache.write(folder, [image.sha256 for image in lacking], features)
     elif lacking:
         found |= _run(lacking, trunk, folded(trunk)[0], folder, torch.float32)
@@ -119,18 +119,23 @@ def _parts(trunk: Trunk, depth: int) -> Cut:
 
 
 def _lacking(images: Sequence[Image], found: Mapping[str, Tensor]) -> list[Image]:
-    return list({image.sha256: image for image in images if image.sha256 not in found}.values())
+    """Pictures that are not there. Of several processes the first one's word counts: they do not look at one time."""
+    return ranks.told(list({image.sha256: image for image in images if image.sha256 not in found}.values()))
 
 
 def _run(
     images: Sequence[Image], trunk: Trunk, network: nn.Module, folder: Path, kind: torch.dtype, batch: int = BATCH
 ) -> dict[str, Tensor]:
-    """Pictures through a network, kept as they come."""
+    """Pictures through a network, kept as they come; each of several processes runs its share of them."""
     found: dict[str, Tensor] = {}
     network = fuse(trunk.compute.place(network), trunk.compute, trial_pictures(trunk.wanted.size))
+    images = images[ranks.span(len(images))]
     shards = [images[start : start + batch * SHARD] for start in range(0, len(images), batch * SHARD)]
     for shard in track(shards, "embed pictures", len(shards)):
         decoded = pool.each(lambda image: pixels.decode(trunk.root / image.file_name, trunk.wanted), shard, "decode")
-        said = outputs(network, np.stack(decoded), trunk.wanted, trunk.compute, batch)
-        found |= rowcache.write(folder, [image.sha256 for image in shard], said.to(kind))
-    return found
+        rows = outputs(network, np.stack(decoded), trunk.wanted, trunk.compute, batch)
+        found |= rowcache.write(folder, [image.sha256 for image in shard], rows.to(kind))
+    if ranks.count() == 1:
+        return found
+    ranks.wait()
+    return rowcache.read(folder)

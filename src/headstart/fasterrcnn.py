@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 from torchvision.ops import roi_align
 
-from headstart import nms
+from headstart import nms, ranks
 from headstart.anchors import NONE, decode, lay, match
 
 BEFORE = 1000  # proposals of a level that are looked at
@@ -133,7 +133,8 @@ class FasterRcnn(nn.Module):
         total = F.binary_cross_entropy_with_logits(logits[chosen], wanted, reduction="sum")
         picture, place = torch.where(chosen & (matched >= 0))
         true = _PROPOSAL_CODER.encode_single(targets[picture, matched[picture, place], 1:], self.anchors[place])
-        first = (total + _smooth(changes[picture, place], true)) / chosen.sum().clamp(min=1)
+        number = ranks.whole(chosen.sum(), shared=self.training).clamp(min=1)
+        first = (total + _smooth(changes[picture, place], true)) / number
 
         matched, chosen = self._chosen(proposals, targets)
         labels = torch.where(matched >= 0, targets[..., 0].long().gather(1, matched.clamp(min=0)) + 1, 0)
@@ -141,7 +142,8 @@ class FasterRcnn(nn.Module):
         picture, place = torch.where(chosen & (matched >= 0))
         true = _BOX_CODER.encode_single(targets[picture, matched[picture, place], 1:], proposals[picture, place])
         own = box_changes.reshape(*box_changes.shape[:2], -1, 4)[picture, place, labels[picture, place]]
-        return first + (total + _smooth(own, true)) / chosen.sum().clamp(min=1)
+        number = ranks.whole(chosen.sum(), shared=self.training).clamp(min=1)
+        return first + (total + _smooth(own, true)) / number
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Corners (n, k, 4) in pixels and scores (n, labels, k): each of the surest k boxes is of one label."""

@@ -13,6 +13,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
+from headstart import ranks
 from headstart.anchors import lay
 
 RADIUS = 1.5  # strides from a box's centre within which a place answers for it
@@ -51,7 +52,7 @@ class Fcos(nn.Module):
         logits, distances, centred = said[..., :-5], said[..., -5:-1], said[..., -1]
         matched = match(targets, self.anchors, self.counts)
         there = matched >= 0
-        number = max(1, int(there.sum()))
+        number = max(1, int(ranks.whole(there.sum(), shared=self.training)))
         picture, place = torch.where(there)
         labels, boxes = targets[..., 0].long(), targets[..., 1:]
         answer = matched[picture, place]

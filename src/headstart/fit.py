@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart import freeze
+from headstart import freeze, ranks
 from headstart.adamw import AdamW, Group
 from headstart.checkpoint import Checkpoints, Stop
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.order import seed_of
 from headstart.params import FitParams
 from headstart.progress import track
 
@@ -59,12 +60,17 @@ def fit(
 
     A run that was stopped goes on from its last checkpoint, and ends in the same bits as one that was not.
 
+    Several processes (`ranks`) train as one does: each has its rows of every batch, a step follows the sum of their
+    gradients, and all know the loss of the whole batch. Their number may be another one when a run goes on; the sums
+    are then rounded differently. Only the first process returns.
+
     Args:
         network: what trains; its frozen parts stay in eval mode.
         groups: what the optimizer moves; `scale` is a group's share of params.lr.
-        batches: epoch (from 1) and number of the first batch wanted (from 0) -> batches of inputs and targets.
+        batches: epoch (from 1) and number of the first batch wanted (from 0) -> batches of inputs and targets, of each
+            this process's rows.
         steps: batches in an epoch.
-        loss: (network's output, targets) -> scalar.
+        loss: (network's output, targets) -> scalar: these rows' part of the whole batch's loss.
         validate: scores of the network as it is, val_loss among them.
         params: epochs, rate, schedule.
         history: where history.csv goes, one row an epoch.
@@ -76,46 +82,61 @@ def fit(
     Raises:
         UserError: the loss is not finite.
     """
-    run = _Run(network, groups, params)
+
+    def scores() -> Scores:
+        return ranks.told(validate())  # all must agree, to the bit, on which epoch is the best
+
+    run, seed = _Run(network, groups, params), torch.initial_seed()
     if found := checkpoints.load():
         run.restore(found)
+    if ranks.told((run.epoch, run.step)) != (run.epoch, run.step):
+        raise UserError(".cache/checkpoints: not all processes find the same ones; give all one file system")
+    if found:
         print(f"{what}: goes on in epoch {run.epoch}, after batch {run.step} of {steps}", flush=True)
-        if run.rows:
-            write_text(history, _csv(run.rows))
+        _write(history, run.rows)
     else:
         network.eval()
-        run.keep(Best(0, 0, validate()))
+        run.keep(Best(0, 0, scores()))
     with Stop() as stop:
         while run.epoch <= params.most_epochs() and not run.impatient():
             started = time.perf_counter()
             begin(run.epoch)
             freeze.train_mode(network)
+            _no_own_statistics(network, what)
             rest = track(batches(run.epoch, run.step), f"{what} epoch {run.epoch}", steps - run.step)
             for inputs, targets in rest:
+                if ranks.count() > 1:  # each draws its own dropout, by a key: nobody's random state need be kept
+                    torch.manual_seed(seed_of(seed, run.epoch, run.step, ranks.rank()))
                 value = loss(network(inputs), targets)
-                if not math.isfinite(value.item()):
-                    raise _not_finite(value.item(), what, params, run, steps, pictures(run.epoch, run.step))
+                shares, sizes, signals = zip(*ranks.each(value.item(), len(targets), stop.asked or 0), strict=True)
+                total, asked = sum(shares), int(max(signals))
+                if not math.isfinite(total):
+                    raise _not_finite(total, what, params, run, steps, pictures(run.epoch, run.step))
                 rate = params.lr * schedule((run.epoch - 1) * steps + run.step, steps, params)
-                run.learn(value, rate, steps, len(targets))
+                run.learn(value, total, rate, steps, int(sum(sizes)))
                 if not run.whole():
                     continue
-                if checkpoints.due() or stop.asked:
+                if checkpoints.due() or asked:
                     checkpoints.save(run.state(), (run.epoch - 1) * steps + run.step)
+                    if asked:
+                        ranks.wait()  # or a launcher may end the first one while it writes
                 stop.obey(
-                    f"{what}: stopped in epoch {run.epoch} after batch {run.step} of {steps}; `dvc repro` goes on"
+                    asked,
+                    f"{what}: stopped in epoch {run.epoch} after batch {run.step} of {steps}; `dvc repro` goes on",
                 )
-            row = run.end_epoch(validate, params.lr * schedule(run.epoch * steps - 1, steps, params))
+            row = run.end_epoch(scores, params.lr * schedule(run.epoch * steps - 1, steps, params))
             print(
                 f"  epoch {len(run.rows):>3}/{params.most_epochs()}  train loss {row['train_loss']:.4f}"
                 f"  {_words(run.scores)}  {time.perf_counter() - started:.1f} s",
                 flush=True,
             )
-            write_text(history, _csv(run.rows))
+            _write(history, run.rows)
     if run.impatient():
         print(f"  no better val loss for {params.stops_after()} epochs: stopped")
     network.load_state_dict(run.kept)
     network.eval()
     print(f"  kept epoch {run.best.epoch}: {_words(run.best.scores)}")
+    ranks.finish()
     return Best(run.best.epoch, len(run.rows), run.best.scores)
 
 
@@ -147,17 +168,26 @@ class _Run:
         """Whether every batch seen is in the weights: only then is there nothing more to a run than its state."""
         return not self._waiting
 
-    def learn(self, value: Tensor, rate: float, steps: int, count: int) -> None:
-        """One batch, whose loss is the mean over `count` pictures; a step down once there are enough of them."""
+    def learn(self, value: Tensor, total: float, rate: float, steps: int, count: int) -> None:
+        """One batch; a step down once there are enough of them.
+
+        Args:
+            value: this process's part of the batch's loss.
+            total: the batch's loss, a mean over its pictures.
+            rate: of the step.
+            steps: batches in an epoch.
+            count: pictures in the batch.
+        """
         params = self._params
         if not self._waiting:
             self._optimizer.clear()
         torch.autograd.backward(value if params.accumulate == 1 else value * count)
         self._waiting.append(count)
-        self._total, self._count = self._total + value.item() * count, self._count + count
+        self._total, self._count = self._total + total * count, self._count + count
         self.step += 1
         if len(self._waiting) < params.accumulate and self.step < steps:
             return
+        ranks.sum_gradients(self._trained)
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         if params.accumulate > 1:
             torch._foreach_div_(gradients, float(sum(self._waiting)))
@@ -190,7 +220,7 @@ class _Run:
             "best": [self.best.epoch, self.best.epochs, self.best.scores],
             "rows": self.rows,
             "place": [self.epoch, self.step, self._total, self._count],
-            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+            "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -203,7 +233,7 @@ class _Run:
         self.epoch, self.step, self._total, self._count = state["place"]
         torch.set_rng_state(state["random"][0])
         if state["random"][1:]:
-            torch.cuda.set_rng_state_all(state["random"][1:])
+            torch.cuda.set_rng_state(state["random"][1])
 
 
 def _not_finite(
@@ -214,6 +244,16 @@ def _not_finite(
         f"params.yaml: {what.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {run.epoch}, "
         f"batch {run.step + 1} of {steps} ({shown}); give a lower rate"
     )
+
+
+def _no_own_statistics(network: nn.Module, what: str) -> None:
+    """Batch norm looks at the whole batch, of which a process has but a part."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if ranks.count() > 1 and any(module.training for module in norms):
+        raise UserError(
+            f"params.yaml: launcher: {what} trains a batch norm, and {ranks.count()} processes cannot share its "
+            "statistics; give model.head.batch_norm: false and fine_tune.batch_norm: fixed, or one process"
+        )
 
 
 def _words(scores: Scores) -> str:
@@ -246,9 +286,11 @@ def _snapshot(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-def _csv(rows: list[dict[str, float]]) -> str:
+def _write(history: Path, rows: list[dict[str, float]]) -> None:
+    if not rows or not ranks.leads():
+        return
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    write_text(history, text.getvalue())

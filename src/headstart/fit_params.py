@@ -107,7 +107,9 @@ class TrainParams(Section):
     """How to compute, for every stage that runs the network."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    cache_gb: AtLeastNone = 8.0  # of pictures kept decoded, or a detector's maps; more, and they are made anew every epoch
+    cache_gb: AtLeastNone = (
+        8.0  # of pictures kept decoded, or a detector's maps; more, and they are made anew every epoch
+    )
     compile: bool = False  # torch.compile for the trunk: minutes at the start, for long runs
 
 

@@ -54,7 +54,10 @@ def fresh(network: Classifier, params: Params, card: Card, compute: Compute, roo
         drawn = [changes.draw(params.augment, params.seed, train[row].sha256, f"epoch {epoch}") for row in rows]
         return normalise(changes.apply_batch(pictures, drawn), card.input)
 
-    return _lessons(network, inputs, lambda: outputs(network, held, card.input, compute), (train, val), params, card)
+    def said() -> Tensor:
+        return outputs(network, held, card.input, compute, shared=True)
+
+    return _lessons(network, inputs, said, (train, val), params, card)
 
 
 def cached(network: Classifier, frozen: set[str], trunk: Trunk, params: Params, card: Card) -> Lessons:
@@ -73,7 +76,10 @@ def cached(network: Classifier, frozen: set[str], trunk: Trunk, params: Params, 
         shown = (views[row][(_first(params.seed, train[row]) + epoch) % len(views[row])] for row in rows)
         return torch.stack([rows_of[image.sha256] for image in shown]).to(trunk.compute.device)
 
-    return _lessons(upper, inputs, lambda: row_outputs(upper, held, trunk.compute), (train, val), params, card)
+    def said() -> Tensor:
+        return row_outputs(upper, held, trunk.compute, shared=True)
+
+    return _lessons(upper, inputs, said, (train, val), params, card)
 
 
 def _lessons(

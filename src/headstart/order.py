@@ -1,9 +1,19 @@
 """Which pictures an epoch shows, in which batches: drawn from a key alone, so that any epoch can be had at any time."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from headstart.params import FitParams
+
+
+def batches_of(epoch: int, count: int, labels: Tensor | None, section: FitParams, seed: int) -> Sequence[Tensor]:
+    """The rows of each batch of an epoch, as `section.sampling` wants them; `labels` as in `balanced`, if it can be."""
+    if section.sampling == "balanced" and labels is not None:
+        return balanced(labels, section.batch_size, seed, epoch)
+    return order(count, section.batch_size, seed, epoch)
 
 
 def order(count: int, batch_size: int, *key: int) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict
 
-from headstart import kept, pool
+from headstart import kept, pool, ranks
 from headstart.coco import Image
 
 Pixels = npt.NDArray[np.uint8]
@@ -126,7 +126,8 @@ def within(most_gb: float, images: Sequence[Image], root: Path, wanted: Input) -
     """
     if len(images) * wanted.size**2 * 3 > most_gb * 1e9:
         return Files(images, root, wanted)
-    return load(images, root, wanted, "decode")
+    with ranks.first():
+        return load(images, root, wanted, "decode")
 
 
 def load(images: Sequence[Image], root: Path, wanted: Input, what: str) -> Pixels:

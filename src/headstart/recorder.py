@@ -5,7 +5,6 @@ stage's own process has its result on disk.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from headstart import tracking
+from headstart import ranks, tracking
 from headstart.errors import UserError
 from headstart.params import Params
 from headstart.tracking import Failure
@@ -30,7 +29,7 @@ def stage(name: str, params: Params, root: Path) -> Iterator[None]:
         with recorder.stage("train-head", params, root):
             train_head(...)
     """
-    if os.environ.get("RANK", "0") != "0":
+    if ranks.rank():
         yield
         return
     order: dict[str, object] = {"name": name, "root": str(root), "began": int(time.time() * 1000)}

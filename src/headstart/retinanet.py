@@ -7,6 +7,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
+from headstart import ranks
 from headstart.anchors import UNJUDGED, decode, lay, match
 
 _CODER = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
@@ -57,8 +58,8 @@ class RetinaNet(nn.Module):
             regression = generalized_box_iou_loss(_CODER.decode_single(said_here, own), boxes)
         else:
             regression = (said_here - _CODER.encode_single(boxes, own)).abs().sum(-1)
-        total: Tensor = (classification.sum() + (regression / number[picture]).sum()) / len(said)
-        return total
+        sums: Tensor = classification.sum() + (regression / number[picture]).sum()
+        return sums / ranks.whole(len(said), shared=self.training)
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Corners (n, anchors, 4) in pixels and scores (n, labels, anchors)."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 
+from headstart import ranks
 from headstart.anchors import decode, match
 
 NEGATIVES = 3  # default boxes of nothing that are learned from, the worst ones, for each that answers for a box
@@ -52,7 +53,7 @@ class Ssd(nn.Module):
         picture, place = torch.where(there)
         true = _CODER.encode_single(targets[picture, matched[picture, place], 1:], self.anchors[place])
         total = each[learned].sum() + F.smooth_l1_loss(offsets[picture, place], true, reduction="sum")
-        return total / there.sum().clamp(min=1)
+        return total / ranks.whole(there.sum(), shared=self.training).clamp(min=1)
 
     def decode(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Corners (n, anchors, 4) in pixels and scores (n, labels, anchors)."""

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from headstart import classify, coco, modelfile, weights
+from headstart import classify, coco, modelfile, ranks, weights
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compute import prepare
@@ -16,7 +16,7 @@ from headstart.errors import UserError, missing_file
 from headstart.files import read_json, write_json
 from headstart.fit import Batch, Fit, Scores, fit
 from headstart.modelfile import Card
-from headstart.order import balanced, order, steps_of
+from headstart.order import batches_of, steps_of
 from headstart.params import ModelParams, Params
 from headstart.pixels import Input
 
@@ -56,13 +56,12 @@ def train_head_by(params: Params, root: Path, fit: Fit) -> None:
     balance = classify.class_weights(targets, len(card.labels), section)
 
     def rows_of(epoch: int) -> Sequence[Tensor]:
-        if section.sampling == "balanced":
-            return balanced(targets, section.batch_size, params.seed, epoch)
-        return order(len(features), section.batch_size, params.seed, epoch)
+        return batches_of(epoch, len(features), targets, section, params.seed)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         for rows in rows_of(epoch)[first:]:
-            yield features[rows], targets[rows]
+            own = ranks.share(rows, "train-head")
+            yield features[own], targets[own]
 
     @torch.no_grad()
     def validate() -> Scores:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from headstart import depthwise, freeze, modelfile, pool
+from headstart import depthwise, freeze, modelfile, pool, ranks
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compiled import compile_trunk
@@ -18,7 +18,7 @@ from headstart.fold import Pair, fold, unfold
 from headstart.freeze import Block
 from headstart.lessons import Lessons
 from headstart.modelfile import Card
-from headstart.order import balanced, order, steps_of
+from headstart.order import batches_of, steps_of
 from headstart.params import FitParams
 
 
@@ -113,12 +113,10 @@ def tune(
     )
 
     def rows_of(epoch: int) -> Sequence[Tensor]:
-        if section.sampling == "balanced" and shown.labels is not None:
-            return balanced(shown.labels, section.batch_size, seed, epoch)
-        return order(len(shown.names), section.batch_size, seed, epoch)
+        return batches_of(epoch, len(shown.names), shown.labels, section, seed)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
-        return pool.ahead(lambda rows: shown.batch(rows, epoch), rows_of(epoch)[first:])
+        return pool.ahead(lambda rows: shown.batch(ranks.share(rows, what), epoch), rows_of(epoch)[first:])
 
     def begin(epoch: int) -> None:
         freeze.freeze(trunk, plan.blocks, plan.depth_in(epoch), plan.idle)

@@ -1,0 +1,69 @@
+"""Trainings that two processes must do as one does. Run by torchrun with a folder, it does them all in there."""
+
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import tiny
+from headstart import ranks
+from headstart.checkpoint import Checkpoints, Stop
+from headstart.fine_tune import fine_tune
+from headstart.params import Params
+from headstart.train_head import train_head
+
+EXACT: dict[str, Any] = {"train": {"precision": "fp32"}}
+CLASSIFY: dict[str, Any] = EXACT | {
+    "model": {"head": {"hidden": [8], "batch_norm": False, "dropout": 0}},
+    "train_head": {"class_weights": "balanced", "label_smoothing": 0.1, "batch_size": 7},
+}
+BOXES: dict[str, Any] = EXACT | {"train_head": {"epochs": 1}}
+FRESH = {"class_weights": "balanced", "accumulate": 2, "clip_norm": 0.3, "batch_size": 3}
+THAW = {"unfreeze": [{"epoch": 0, "depth": -1}, {"epoch": 1, "depth": 3}]}
+CASES: dict[str, tuple[Callable[[Params, Path], None], Params]] = {
+    "head": (train_head, tiny.make_params(**CLASSIFY)),
+    "fresh": (fine_tune, tiny.make_params(**CLASSIFY, fine_tune=FRESH | THAW)),
+    "cached": (fine_tune, tiny.make_params(**CLASSIFY, fine_tune={"cache_frozen": True, "sampling": "balanced"})),
+    "retinanet": (train_head, tiny.make_detect_params(**BOXES, model={"detector": "retinanet"})),
+    "fcos": (fine_tune, tiny.make_detect_params(**BOXES, fine_tune={"batch_size": 3})),
+    "stopped": (fine_tune, tiny.make_params(**CLASSIFY, fine_tune={"batch_size": 3})),
+}
+
+
+def train(case: str, root: Path) -> None:
+    """`root` is a project whose stages before this one have run."""
+    stage, params = CASES[case]
+    with suppress(SystemExit) if case != "stopped" else suppress():  # how a process ends that is not the first one
+        stage(params, root)
+
+
+def leave() -> None:
+    """`ranks.finish`, but the processes stay together: a launcher lets them meet once."""
+    if ranks.rank():
+        raise SystemExit(0)
+
+
+def wait_to_be_stopped() -> None:
+    """A checkpoint after every step, and after two of them nothing more until the signal is there."""
+    ask, stopped, steps = Stop._ask, threading.Event(), iter(range(100))
+
+    def asked(self: Stop, number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        ask(self, number, frame)
+
+    def due(_: Checkpoints) -> bool:
+        return next(steps) < 2 or stopped.wait(100)
+
+    Stop._ask, Checkpoints.due = asked, due  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    ranks.start()
+    ranks.finish = leave
+    for name in CASES:
+        if name == "stopped":
+            wait_to_be_stopped()
+        train(name, Path(sys.argv[1]) / name)
