@@ -108,7 +108,7 @@ class TrainParams(Section):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     cache_gb: AtLeastNone = (
-        8.0  # of pictures kept decoded, or a detector's maps; more, and they are made anew every epoch
+        8.0  # of decoded pictures, or a detector's maps; more are made anew each epoch
     )
     compile: bool = False  # torch.compile for the trunk: minutes at the start, for long runs
 
