@@ -108,7 +108,7 @@ class TrainParams(Section):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     cache_gb: AtLeastNone = 8.0  # of decoded training pictures kept on disk; more, and they are read anew every epoch
-    compile: bool = False  # torch.compile for the trunk: minutes at the start, for long runs
+    compile: bool = False  # torch.compile for the trunk: minutes at the start
 
 
 def wrong_for_detectors(train_head: FitParams, fine_tune: FineTuneParams) -> tuple[str, str] | None:
