@@ -26,9 +26,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing that was compiled before is found."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+def _nothing_stays_compiled() -> Iterator[None]:
     yield
     torch.compiler.reset()
 
@@ -84,9 +82,10 @@ def test_a_compiled_step_is_the_eager_one(bf16: bool) -> None:
         assert torch.equal(found[name], again[name])
 
 
-def test_without_a_compiler_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before would do
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     some = network()
     compiled.compile_trunk(some)

@@ -107,10 +107,8 @@ class TrainParams(Section):
     """How to compute, for every stage that runs the network."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    cache_gb: AtLeastNone = (
-        8.0  # of decoded pictures, or a detector's maps; more are made anew each epoch
-    )
-    compile: bool = False  # torch.compile for the trunk: minutes at the start, for long runs
+    cache_gb: AtLeastNone = 8.0  # of decoded pictures or a detector's maps; more are made anew each epoch
+    compile: bool = False  # torch.compile for the trunk: minutes at the start
 
 
 def wrong_for_detectors(train_head: FitParams, fine_tune: FineTuneParams) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from headstart.compute import Compute
 from headstart.cut import cut
 from headstart.embed import Trunk, activations
 from headstart.fit import Batch, Scores
-from headstart.mix import mixer
+from headstart.mix import Mix, mixer
 from headstart.modelfile import Card
 from headstart.params import Params
 
@@ -29,10 +29,12 @@ class Lessons:
         network: takes the inputs of a batch.
         names: the pictures' files, one a row.
         facts: what the batches depend on besides the rows and the epoch; plain values, a checkpoint's key.
-        batch: rows of the training set, epoch -> inputs and targets.
+        batch: rows of the training set, epoch -> inputs and targets; in a thread of its own, ahead of the training,
+            so that it must leave torch's random state alone.
         loss: (what the network says, targets) -> scalar.
         validate: scores of the network as it is, val_loss among them.
         labels: of a classifier, the number of each row's label.
+        mix: what then mixes a batch with itself: (inputs, targets, *key) -> inputs and targets.
     """
 
     network: nn.Module
@@ -42,6 +44,7 @@ class Lessons:
     loss: Callable[[Tensor, Tensor], Tensor]
     validate: Callable[[], Scores]
     labels: Tensor | None = None
+    mix: Mix | None = None
 
 
 def fresh(network: Classifier, params: Params, card: Card, compute: Compute, root: Path) -> Lessons:
@@ -94,12 +97,9 @@ def _lessons(
     targets, val_targets = (classify.targets(some, card.labels) for some in images)
     balance = classify.class_weights(targets, len(card.labels), section)
 
-    mix = mixer(section.mixup, section.cutmix, len(card.labels))
-
     def batch(rows: Tensor, epoch: int) -> Batch:
         seen = inputs(rows, epoch)
-        wanted = targets[rows].to(seen.device)
-        return mix(seen, wanted, params.seed, epoch, *rows.tolist()) if mix else (seen, wanted)
+        return seen, targets[rows].to(seen.device)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
         return classify.loss(logits, wanted, balance, section.label_smoothing)
@@ -107,7 +107,8 @@ def _lessons(
     names = [image.file_name for image in images[0]]
     facts = [[(image.sha256, image.label) for image in some] for some in images]
     known = [facts, params.augment.model_dump(), params.seed]
-    return Lessons(network, names, known, batch, loss, lambda: classify.score(val(), val_targets), targets)
+    mix = mixer(section.mixup, section.cutmix, len(card.labels))
+    return Lessons(network, names, known, batch, loss, lambda: classify.score(val(), val_targets), targets, mix)
 
 
 def _views(originals: tuple[Image, ...], stored: tuple[Image, ...]) -> list[list[Image]]:

@@ -116,7 +116,10 @@ def tune(
         return batches_of(epoch, len(shown.names), shown.labels, section, seed)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
-        return pool.ahead(lambda rows: shown.batch(ranks.share(rows, what), epoch), rows_of(epoch)[first:])
+        mine = [ranks.share(rows, what) for rows in rows_of(epoch)[first:]]
+        made = pool.ahead(lambda rows: shown.batch(rows, epoch), mine)
+        for rows, (inputs, targets) in zip(mine, made, strict=True):
+            yield shown.mix(inputs, targets, seed, epoch, *rows.tolist()) if shown.mix else (inputs, targets)
 
     def begin(epoch: int) -> None:
         freeze.freeze(trunk, plan.blocks, plan.depth_in(epoch), plan.idle)
