@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,8 +35,11 @@ CASES: dict[str, tuple[Callable[[Params, Path], None], Params]] = {
 def train(case: str, root: Path) -> None:
     """`root` is a project whose stages before this one have run."""
     stage, params = CASES[case]
-    with suppress(SystemExit) if case != "stopped" else suppress():  # how a process ends that is not the first one
+    try:
         stage(params, root)
+    except SystemExit as end:
+        if end.code:  # asked to stop; with 0 all but the first process end
+            raise
 
 
 def leave() -> None:
@@ -63,7 +65,8 @@ def wait_to_be_stopped() -> None:
 if __name__ == "__main__":
     ranks.start()
     ranks.finish = leave
-    for name in CASES:
-        if name == "stopped":
-            wait_to_be_stopped()
-        train(name, Path(sys.argv[1]) / name)
+    with ranks.quiet():
+        for name in CASES:
+            if name == "stopped":
+                wait_to_be_stopped()
+            train(name, Path(sys.argv[1]) / name)

@@ -2,23 +2,32 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.testing import assert_close
 
 import cases
+import test_fit
 import tiny
+from headstart import cli, detect, fasterrcnn, ranks
+from headstart.errors import UserError
+from headstart.ssd import Ssd
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 FINISHED = [case for case in cases.CASES if case != "stopped"]
 
 
@@ -56,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         cases.train(case, base / "one" / case)
     process = subprocess.Popen(
         [*TORCHRUN, sys.executable, cases.__file__, str(base / "two")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # part of a checkpoint's key
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -74,10 +83,11 @@ def test_losses_and_models_are_those_of_one_process(trained: Trained, case: str)
 
 
 def test_both_stop_at_one_step_and_one_goes_on(trained: Trained, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "fine-tune: stopped in epoch 2 after batch 1 of 3; `dvc repro` goes on" in trained.said
+    said = re.findall(r"fine-tune: stopped in (epoch \d) (after batch \d of 3); `dvc repro` goes on\n", trained.said)
+    assert len(said) == 1, trained.said
     assert not (trained.folder / "two/stopped/stages/fine-tune/model.safetensors").exists()
     cases.train("stopped", trained.folder / "two/stopped")
-    assert "fine-tune: goes on in epoch 2, after batch 1 of 3" in capfd.readouterr().out
+    assert f"fine-tune: goes on in {', '.join(said[0])}\n" in capfd.readouterr().out
     compare(trained, "stopped")
 
 
@@ -96,3 +106,127 @@ def compare(trained: Trained, case: str) -> None:
 def read(path: Path) -> list[dict[str, float]]:
     with path.open(newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "ssd", "fasterrcnn"])
+def test_a_detectors_loss_is_the_sum_of_its_shares(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(3, 16, side, side) for side in (12, 6, 3, 2, 1)]
+    targets = torch.tensor([[[0, 10, 10, 50, 40]], [[1, 30, 20, 90, 90]], [[-1, 0, 0, 0, 0]]], dtype=torch.float32)
+    targets = torch.cat([targets, torch.tensor([[[1, 5, 50, 30, 90]], *[[[-1, 0, 0, 0, 0]]] * 2])], 1)
+    head = detect.HEADS["retinanet" if name == "ssd" else name](16, 2, maps, 96)
+    said = head(maps, targets).detach()
+    if name == "ssd":
+        head, said = Ssd(nn.Identity(), head.anchors, 0.5), torch.randn(*said.shape[:2], 2 + 5)
+    monkeypatch.setattr(fasterrcnn, "sample", lambda positive, negative, *_: positive | negative)
+    head.eval()
+    expected = head.loss(said, targets)
+    head.train()
+    own: list[list[Any]] = []  # the numbers that each share asks to be made whole, in that order
+
+    def of(rows: slice, answer: Callable[[int, Any], Any]) -> torch.Tensor:
+        own.append([])
+
+        def whole(number: Any, *, shared: bool) -> Any:
+            assert shared
+            own[-1].append(number)
+            return answer(len(own[-1]) - 1, number)
+
+        monkeypatch.setattr(ranks, "whole", whole)
+        return head.loss(said[rows], targets[rows])
+
+    for rows in (slice(1), slice(1, 3)):
+        of(rows, lambda _, number: number)
+    shares = [of(rows, lambda which, _: own[0][which] + own[1][which]) for rows in (slice(1), slice(1, 3))]
+    torch.testing.assert_close(shares[0] + shares[1], expected)
+
+
+def test_without_a_launcher_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import sys\nfrom headstart import ranks\nranks.start()\n"
+        "assert ranks.each(3.5) == [(3.5,)] and ranks.told('x') == 'x' and ranks.gather([1]) == [1]\n"
+        "assert ranks.whole(4) == 4 and list(range(9))[ranks.span(9)] == list(range(9))\n"
+        "ranks.wait()\nranks.finish()\nprint('torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], env=ENVIRONMENT, text=True) == "False\n"
+    monkeypatch.setenv("SLURM_NTASKS", "8")  # sbatch without srun
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert ranks.launched() == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_row_is_one_processs(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_group", ranks._Group(count))
+    for rows in (0, 1, 6, 7, 50):
+        spans = []
+        for rank in range(count):
+            monkeypatch.setenv("RANK", str(rank))
+            spans.append(range(rows)[ranks.span(rows)])
+        assert [row for some in spans for row in some] == list(range(rows))
+        assert max(map(len, spans)) - min(map(len, spans)) <= 1
+
+
+def test_a_batch_with_fewer_pictures_than_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_group", ranks._Group(4))
+    with pytest.raises(UserError, match=r"params.yaml: fine_tune.batch_size: a batch has 3 pictures, and 4 processes"):
+        ranks.share(torch.arange(3), "fine-tune")
+
+
+def test_a_batch_norm_that_learns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_group", ranks._Group(2))
+    monkeypatch.setattr(ranks, "told", lambda value: value)
+    with pytest.raises(UserError, match=r"train-head trains a batch norm, and 2 processes cannot share"):
+        test_fit.run(tmp_path, test_fit.make(), test_fit.network())
+
+
+SLURM = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"), [("gpu[003-004,9]", "gpu003"), ("a1,b2", "a1"), ("n-7", "n-7"), ("x[5,7-9]", "x5")]
+)
+def test_sruns_processes_meet_on_the_first_node(nodes: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (SLURM | {"SLURM_STEP_NODELIST": nodes}).items():
+        monkeypatch.setenv(name, value)
+    assert (ranks.rank(), ranks.launched()) == (9, 16)
+    assert (ranks._own_gpu(4), ranks._own_gpu(1)) == (1, 0)
+    ranks._address()
+    assert os.environ["MASTER_ADDR"] == first
+    assert 20000 <= int(os.environ["MASTER_PORT"]) < 40000
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "here"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(UserError, match=r"params.yaml: launcher: 4 processes are started, and MASTER_PORT is not set"):
+        ranks._address()
+    with pytest.raises(UserError, match="process 2 of this machine has no GPU of its own, for there are 1"):
+        ranks._own_gpu(1)
+
+
+def test_what_does_not_train_is_done_by_the_first_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # without params.yaml: whoever looks for it fails
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    for stage in cli.STAGES:
+        if stage not in cli.SHARED:
+            cli.run(stage)
+    with pytest.raises(UserError):
+        cli.run("train-head")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError):
+        cli.run("split")
+
+
+def test_a_mistake_ends_all_and_is_said_once(tmp_path: Path) -> None:
+    command = [*TORCHRUN, sys.executable, "-c", "from headstart.cli import main; main()", "train-head"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == ["error: params.yaml: no such file; copy one: cp recipes/solar-cells.yaml params.yaml"], (
+        "by the first alone"
+    )
+    assert "headstart/" not in done.stderr, "no traceback of ours"
