@@ -107,7 +107,7 @@ class TrainParams(Section):
     """How to compute, for every stage that runs the network."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    cache_gb: AtLeastNone = 8.0  # of pictures kept decoded, or a detector's maps; more, and they are made anew every epoch
+    cache_gb: AtLeastNone = 8.0  # of pictures kept decoded, or of a detector's maps; more, and they are made anew
 
 
 def wrong_for_detectors(train_head: FitParams, fine_tune: FineTuneParams) -> tuple[str, str] | None:
