@@ -65,7 +65,7 @@ def main() -> None:
         parser.error("--pictures is missing: a folder of class folders")
     if args.small:
         args.seeds, args.epochs, args.size = args.seeds[:1], [2, 4], 64
-    runs = RUNS if args.only != "resume" else ("ours",)
+    runs: tuple[str, ...] = RUNS if args.only != "resume" else ("ours",)
     if args.fastai and args.only != "resume":
         if importlib.util.find_spec("fastai"):
             runs += ("fastai",)
@@ -177,9 +177,9 @@ def compare(found: dict[str, list[Figures]]) -> list[Row]:
     plain = statistics.fmean(each["accuracy"] for each in found["plain"])
     for name, some in found.items():
         each = [one["accuracy"] for one in some]
-        goal = "" if name in ("plain", "fastai") else f"at least {plain:.4f}"
+        least = "" if name in ("plain", "fastai") else f"at least {plain:.4f}"
         what = f"test accuracy, {WORDS[name]} ({min(each):.3f} to {max(each):.3f})"
-        lines.append((what, f"{statistics.fmean(each):.4f}", goal))
+        lines.append((what, f"{statistics.fmean(each):.4f}", least))
     return lines
 
 

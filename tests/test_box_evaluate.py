@@ -338,6 +338,9 @@ def test_csv_for_dvc_reads_back(out: Path) -> None:
     assert hits == pytest.approx(metrics["recall"] * metrics["boxes"], abs=1e-3)
     assert {row["actual"] for row in pairs} <= {*NAMES, "background"}
     with (out / "plots/precision-recall.csv").open() as file:
+        mean = [float(row["precision"]) for row in csv.DictReader(file)]
+    assert np.mean(mean) == pytest.approx(metrics["AP50"], abs=1e-5)
+    with (out / "plots/precision-recall-labels.csv").open() as file:
         points = list(csv.DictReader(file))
     for name in NAMES:
         own = [float(row["precision"]) for row in points if row["label"] == name]

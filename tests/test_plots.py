@@ -119,6 +119,9 @@ def test_csv_for_dvc_reads_back() -> None:
     assert [row["predicted"] for row in made["confusion.csv"]] == [("a,b", "c")[n] for n in found.predicted]
     assert (made["roc.csv"][0]["fpr"], made["roc.csv"][-1]["tpr"]) == ("0.0", "1.0")
     assert sum(int(row["pictures"]) for row in made["reliability.csv"]) == 50
+    points = np.array([[float(row[key]) for key in ("recall", "precision")] for row in made["precision-recall.csv"]])
+    area = (np.diff(points[:, 0]) * points[1:, 1]).sum()
+    assert area == pytest.approx(metrics.average_precision_score(found.labels, found.raw[:, 1]), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class Above(nn.Module):
 
     def forward(self, rows: Tensor, targets: Tensor | None = None) -> Tensor:
         parts = torch.split(rows, [math.prod(shape) for shape in self.shapes], 1)
-        maps = [part.unflatten(1, shape).permute(0, 3, 1, 2) for part, shape in zip(parts, self.shapes, strict=True)]
+        maps = [part.reshape(-1, *shape).permute(0, 3, 1, 2) for part, shape in zip(parts, self.shapes, strict=True)]
         raised = self.network.raised([each.contiguous(memory_format=torch.channels_last) for each in maps])
         said: Tensor = self.network.head(raised, targets)
         return said

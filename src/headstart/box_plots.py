@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headstart.calibration import Floats, Ints
-from headstart.curves import History, table
+from headstart.curves import History, points, table
 from headstart.draw import shorten
 from headstart.matches import Matches
 from headstart.outcomes import BACKGROUND
@@ -93,7 +93,8 @@ def _panels(head_only: Matches, fine_tuned: Matches, names: Sequence[str]) -> Pl
 def tables(matches: Matches, names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> dict[str, str]:
     """CSV texts by file name for `dvc plots`: the fine-tuned model's confusion at the threshold, and its curves."""
     labels = (*names, BACKGROUND)
-    points = [
+    mean = mean_curve(matches)
+    rows = [
         (names[k], round(recall, 2), round(precision, 6))
         for k, one in enumerate(matches.classes)
         if one.boxes.any()
@@ -101,5 +102,6 @@ def tables(matches: Matches, names: Sequence[str], pairs: Sequence[tuple[int, in
     ]
     return {
         "confusion.csv": table(("actual", "predicted"), [(labels[is_], labels[said]) for is_, said in pairs]),
-        "precision-recall.csv": table(("label", "recall", "precision"), points),
+        "precision-recall.csv": points(*((_RECALLS, mean) if mean is not None else (_RECALLS[:0], _RECALLS[:0]))),
+        "precision-recall-labels.csv": table(("label", "recall", "precision"), rows),
     }

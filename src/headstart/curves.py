@@ -96,12 +96,13 @@ def calibration_bins(answers: Answers, probabilities: Floats) -> Bins:
 
 
 def tables(answers: Answers, names: Sequence[str]) -> dict[str, str]:
-    """CSV texts by file name for `dvc plots`: the fine-tuned model's confusion, ROC and (calibrated) reliability."""
+    """CSV texts by file name for `dvc plots`: of the fine-tuned model, reliability calibrated."""
     bins = calibration_bins(answers, answers.calibrated)
     pairs = [(names[actual], names[said]) for actual, said in zip(answers.labels, answers.predicted, strict=True)]
     return {
         "confusion.csv": table(("actual", "predicted"), pairs),
         "roc.csv": table(("fpr", "tpr"), np.stack(roc(answers), axis=1).round(6).tolist()),
+        "precision-recall.csv": points(*precision_recall(answers)),
         "reliability.csv": table(
             ("confidence", "accuracy", "pictures"),
             zip(
@@ -109,6 +110,11 @@ def tables(answers: Answers, names: Sequence[str]) -> dict[str, str]:
             ),
         ),
     }
+
+
+def points(recall: Floats, precision: Floats) -> str:
+    """precision-recall.csv, for which dvc.yaml has one plot of both tasks."""
+    return table(("recall", "precision"), np.stack([recall, precision], axis=1).round(6).tolist())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
