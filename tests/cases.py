@@ -59,7 +59,7 @@ def wait_to_be_stopped() -> None:
     def due(_: Checkpoints) -> bool:
         return next(steps) < 2 or stopped.wait(100)
 
-    Stop._ask, Checkpoints.due = asked, due  # type: ignore[method-assign]
+    Stop._ask, Checkpoints.due = asked, due  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":
