@@ -1,6 +1,7 @@
 """torch.compile changes how a network is computed, not what, and nothing of its names."""
 
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -65,20 +66,17 @@ def step(network: Classifier, pictures: Tensor) -> dict[str, Tensor]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-def test_a_compiled_step_is_the_eager_one(bf16: bool) -> None:
+def test_a_compiled_step_is_the_eager_one() -> None:
     """Dropout and the depthwise convolution's own gradients included, and the same bits twice."""
     eager, quick = network(), network()
     for each in (eager, quick):
         quick_depthwise(each.trunk)
     compiled.compile_trunk(quick)
     pictures = torch.randn(4, 3, 16, 16)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        wanted, found, again = step(eager, pictures), step(quick, pictures), step(quick, pictures)
+    wanted, found, again = step(eager, pictures), step(quick, pictures), step(quick, pictures)
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
-        tolerance = (3e-2 if bf16 else 1e-4) * gradient.abs().max().item()
-        torch.testing.assert_close(found[name], gradient, atol=tolerance, rtol=0)
+        torch.testing.assert_close(found[name], gradient, atol=1e-4 * gradient.abs().max().item(), rtol=0)
         assert torch.equal(found[name], again[name])
 
 
@@ -90,16 +88,22 @@ def test_without_a_compiler_one_line_says_what_to_install(tmp_path: Path, monkey
     some = network()
     compiled.compile_trunk(some)
     with pytest.raises(
-        UserError, match=r"^params\.yaml: train\.compile: true: .*no-such-compiler.*apt install g\+\+\), or give false$"
+        UserError,
+        match=r"^params\.yaml: train\.compile: true: .*no-such-compiler.*apt install g\+\+.*, or give false$",
     ):
         step(some, torch.randn(4, 3, 16, 16))
 
 
 @pytest.fixture
 def root(project: Project, tmp_path: Path) -> Path:
-    """A copy of the project, up to train-head."""
+    """A copy of the project, up to train-head, with a picture less: so that not all batches are of one size."""
     for name in ("fetch", "weights", "split", "augment", "train-head"):
         shutil.copytree(project.root / "stages" / name, tmp_path / "stages" / name)
+    for path in (tmp_path / "stages/split/train.json", tmp_path / "stages/augment/train.json"):
+        whole = json.loads(path.read_text())
+        first = whole["images"][0]["id"]
+        whole["images"] = [each for each in whole["images"] if first not in (each["id"], each.get("copy_of"))]
+        path.write_text(json.dumps(whole))
     return tmp_path
 
 
@@ -108,20 +112,20 @@ def trained(root: Path, **changes: Any) -> dict[str, Tensor]:
     return modelfile.read(root / "stages/fine-tune/model.safetensors")[0]
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["fresh", "cached"])
+@pytest.mark.parametrize(("cached", "precision"), [(False, "fp32"), (True, "auto")], ids=["fresh", "cached"])
 def test_fine_tuning_gives_the_same_tensors_stopped_or_not(
-    root: Path, cached: bool, only_traced: list[int], monkeypatch: pytest.MonkeyPatch
+    root: Path, cached: bool, precision: str, only_traced: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how: dict[str, Any] = {
-        "train": {"compile": True, "precision": "fp32"},
-        "fine_tune": {"epochs": 2, "ema": 0, "batch_size": 5, "lr": 1e-4, "cache_frozen": cached},
+        "train": {"compile": True, "precision": precision},
+        "fine_tune": {"epochs": 2, "ema": 0, "batch_size": 4, "lr": 1e-4, "cache_frozen": cached},
     }
     first = trained(root, **how)
-    assert len(set(only_traced)) == 2, "batches of two sizes"
-    eager = trained(root, **how | {"train": {"precision": "fp32"}})
+    assert set(only_traced) == {3, 4}
+    eager = trained(root, **how | {"train": {"precision": precision}})
     assert list(first) == list(eager)
     for name, tensor in eager.items():
-        torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(first[name], tensor, atol=1e-3, rtol=1e-3)
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
     saved, save = itertools.count(1), Checkpoints.save
 
