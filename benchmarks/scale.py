@@ -58,7 +58,7 @@ def main() -> None:
         more = {count: max(0.01, each[count] - each[LEAST]) for count in args.counts}
         print(f"{stage:<10}{cells}   {slope({n: each[n] for n in args.counts}):>8.2f}  {slope(more):>10.2f}")
     most = max(peaks[stage][max(args.counts)] for stage in ("train-head", "fine-tune"))
-    print(f"training on {max(args.counts):,} pictures: peak {most:.0f} MB (goal: under 2500); exponents: goal about 1")
+    print(f"training on {max(args.counts):,} pictures: peak {most:.0f} MB (goal: under 2500); exponents: about 1")
 
 
 def project(folder: Path, count: int, size: int, cache_gb: float) -> None:
