@@ -57,6 +57,7 @@ def clean(patch: pytest.MonkeyPatch) -> None:
             patch.delenv(variable)
     for variable, value in mlflow_store.ENVIRONMENT.items():
         patch.setenv(variable, value)
+    patch.setattr("sys.path", [*sys.path])  # MLflow puts a loaded model's own code first
 
 
 def client(home: Path) -> MlflowClient:

@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 
 from headstart import ranks
+from headstart.files import listed
 
 EVERY = 20.0  # seconds of training that a kill may cost
 KEPT = 2
@@ -84,7 +85,7 @@ class Checkpoints:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _all(self) -> list[Path]:
-        return sorted(self._folder.glob("*.pt"), reverse=True)
+        return listed(self._folder, "*.pt")[::-1]
 
 
 def _code() -> str:

@@ -38,6 +38,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """A folder's files, sorted; none where it is missing, or goes while it is looked at."""
+    try:
+        return sorted(folder.glob(pattern))
+    except FileNotFoundError:
+        return []
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hex, read in pieces."""
     with path.open("rb") as file:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import UserError
-from headstart.files import write_text
+from headstart.files import listed, write_text
 
 DAY = 24 * 3600
 ABOUT = "about.txt"  # one line on what the entry is; its time is that of the last use
@@ -99,7 +99,7 @@ def clear(root: Path, kinds: Collection[str] = ()) -> list[Entry]:
 def _entry(kind: str, folder: Path) -> Entry:
     words = folder.parent.name if kind == "checkpoints" else ""  # their stage
     used, size, count = 0.0, 0, 0
-    for path in folder.glob("*"):
+    for path in listed(folder, "*"):
         with suppress(OSError, ValueError):  # it may go while we look, or be half written
             status = path.stat()
             size += status.st_size

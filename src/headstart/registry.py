@@ -36,6 +36,7 @@ CODE = (
     "pool",
     "predict",
     "progress",
+    "ranks",
     "section",
     "servable",
 )

@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from headstart import kept
+from headstart.files import listed
 
 
 def read(folder: Path) -> dict[str, Tensor]:
     """Everything in a folder. A file that cannot be read is removed, and its pictures are run again."""
     found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in listed(folder, "*.safetensors"):
         try:
             found |= _load(path)
         except FileNotFoundError:  # cleared since the folder was listed
