@@ -25,6 +25,7 @@ import tiny
 from headstart import cli, detect, fasterrcnn, ranks
 from headstart.errors import UserError
 from headstart.ssd import Ssd
+from headstart.train_head import train_head
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -58,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         tiny.run(root, params, "train-head")
     for case, (stage, params) in cases.CASES.items():
         start = before[params.task]
-        if stage is cases.train_head:
+        if stage is train_head:
             start = start.with_name(f"{start.name}-start")
         for which in ("one", "two"):
             shutil.copytree(start, base / which / case)
@@ -92,7 +93,7 @@ def test_both_stop_at_one_step_and_one_goes_on(trained: Trained, capfd: pytest.C
 
 
 def compare(trained: Trained, case: str) -> None:
-    stage = "train-head" if cases.CASES[case][0] is cases.train_head else "fine-tune"
+    stage = "train-head" if cases.CASES[case][0] is train_head else "fine-tune"
     one, two = (trained.folder / which / case / "stages" / stage for which in ("one", "two"))
     assert (two / "model.safetensors").exists(), trained.said
     rows, others = (read(folder / "history.csv") for folder in (one, two))
@@ -111,10 +112,10 @@ def read(path: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("name", ["fcos", "retinanet", "ssd", "fasterrcnn"])
 def test_a_detectors_loss_is_the_sum_of_its_shares(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    maps = [torch.randn(3, 16, side, side) for side in (12, 6, 3, 2, 1)]
+    maps = [torch.randn(3, 32, side, side) for side in (12, 6, 3, 2, 1)]
     targets = torch.tensor([[[0, 10, 10, 50, 40]], [[1, 30, 20, 90, 90]], [[-1, 0, 0, 0, 0]]], dtype=torch.float32)
     targets = torch.cat([targets, torch.tensor([[[1, 5, 50, 30, 90]], *[[[-1, 0, 0, 0, 0]]] * 2])], 1)
-    head = detect.HEADS["retinanet" if name == "ssd" else name](16, 2, maps, 96)
+    head = detect.HEADS["retinanet" if name == "ssd" else name](32, 2, maps, 96)
     said = head(maps, targets).detach()
     if name == "ssd":
         head, said = Ssd(nn.Identity(), head.anchors, 0.5), torch.randn(*said.shape[:2], 2 + 5)
