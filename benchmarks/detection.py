@@ -108,14 +108,14 @@ def throughput(folder: Path, steps: int) -> None:
     """Pictures a second of a training step, the trunk trained too: ours, and torchvision's loop."""
     import torch
 
-    from headstart import box_lessons, coco, detect, params, train_head
+    from headstart import box_lessons, coco, detect, params_file, train_head
     from headstart.compute import Compute, prepare
     from headstart.depthwise import quick_depthwise
     from headstart.fold import fold
     from headstart.tune import Autocast
 
     os.chdir(folder)
-    loaded = params.load(Path("params.yaml"))
+    loaded = params_file.load(Path("params.yaml"))
     manifest = coco.read(Path("stages/split/train.json"))
     card, pretrained = train_head._start("detect", loaded.model, manifest.labels(), folder)
     batch = loaded.fine_tune.batch_size

@@ -171,9 +171,9 @@ def prepare(root: Path) -> Figures:
     """Fetch, weights and split; the split's files under plain/ as ImageFolder wants them."""
     import torch
 
-    from headstart import coco, fetch, freeze, params, split, weights
+    from headstart import coco, fetch, freeze, params_file, split, weights
 
-    loaded = params.load(Path("params.yaml"))
+    loaded = params_file.load(Path("params.yaml"))
     for stage in (fetch.fetch, weights.weights, split.split_stage):
         stage(loaded, root)
     counts = {}
@@ -193,9 +193,9 @@ def plain(root: Path) -> Figures:
     import plain_loop
     import torch
 
-    from headstart import coco, params, pool, train_head
+    from headstart import coco, params_file, pool, train_head
 
-    loaded = params.load(Path("params.yaml"))
+    loaded = params_file.load(Path("params.yaml"))
     labels = coco.read(root / "stages/split/train.json").labels()
     card, pretrained = train_head._start("classify", loaded.model, labels, root)
     torch.manual_seed(loaded.seed)
@@ -217,11 +217,11 @@ def ours(root: Path) -> Figures:
     import timm  # noqa: F401 (imports count for nobody)
     import torch
 
-    from headstart import augment, classify, coco, fine_tune, modelfile, params, pixels, train_head
+    from headstart import augment, classify, coco, fine_tune, modelfile, params_file, pixels, train_head
     from headstart.batches import outputs
     from headstart.compute import Compute
 
-    loaded = params.load(Path("params.yaml"))
+    loaded = params_file.load(Path("params.yaml"))
     threads = torch.get_num_threads()
     begin = time.perf_counter()
     augment.augment(loaded, root)
@@ -241,10 +241,10 @@ def ours(root: Path) -> Figures:
 
 def again(root: Path) -> Figures:
     """Fine-tuning alone, checkpoints closer together where it is short."""
-    from headstart import checkpoint, fine_tune, params
+    from headstart import checkpoint, fine_tune, params_file
 
     checkpoint.EVERY = min(checkpoint.EVERY, float(os.environ[EVERY]))
-    fine_tune.fine_tune(params.load(Path("params.yaml")), root)
+    fine_tune.fine_tune(params_file.load(Path("params.yaml")), root)
     return {"every": checkpoint.EVERY}
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.fetch_params import SOURCE_KINDS, SourceParams
-from headstart.params import load
+from headstart.params_file import load
 
 RECIPE = Path(__file__).parents[1] / "recipes/solar-cells.yaml"
 

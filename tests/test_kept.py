@@ -116,13 +116,13 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     runner = CliRunner()
-    assert runner.invoke(cli.app, ["cache"]).output == "0 in .cache, 0 kB together\n"
+    assert runner.invoke(cli.app, ["cache"]).output == "nothing is kept in .cache\n"
     image: list[Image] = stored(tmp_path, 3)
     pixels.load(image, tmp_path, wanted(), "decode")
     shown = runner.invoke(cli.app, ["cache"]).output
     assert "48 px crop bicubic" in shown
     assert "1 in .cache, 21 kB together" in shown
-    assert "0 in .cache" in runner.invoke(cli.app, ["cache", "clear", "--kind", "activations"]).output
+    assert "nothing is kept" in runner.invoke(cli.app, ["cache", "clear", "--kind", "activations"]).output
     assert "1 in .cache, 21 kB together" in runner.invoke(cli.app, ["cache", "clear"]).output
     assert not kept.entries(tmp_path)
 

@@ -90,7 +90,7 @@ def test_another_stage_is_a_mistake(project: Project, tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.params.load", lambda _: None)
+    monkeypatch.setattr("headstart.params_file.load", lambda _: None)
     monkeypatch.setattr("headstart.lr_find.lr_find", lambda *_: 0.00213)
     said = CliRunner().invoke(cli.app, ["lr-find", "fine-tune"]).output
     assert said == "try fine_tune.lr: 2.1e-03; the curve is in lr-find/lr-find.png\n"

@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from headstart.errors import UserError
-from headstart.params import Params, load
+from headstart.params import Params
+from headstart.params_file import load
 
 ROOT = Path(__file__).parent.parent
 RECIPE = (ROOT / "recipes/solar-cells.yaml").read_text(encoding="utf-8")

@@ -11,7 +11,8 @@ import yaml
 import tiny
 from clone import ALL, ROOT, Project, merged
 from headstart.coco import Manifest
-from headstart.params import SPLITS, FetchParams, Params, SplitParams, load
+from headstart.params import SPLITS, FetchParams, Params, SplitParams
+from headstart.params_file import load
 from mirror import Mirror
 from pictures import encoded, put, table
 from tiny import texture

@@ -245,7 +245,7 @@ def test_single_stage_makes_a_complete_run(root: Path) -> None:
 
 def test_failed_stage_goes_on_in_the_same_run(root: Path) -> None:
     execute(root, ["fetch", "weights", "split", "augment", "train-head"], make_params())
-    tracking.record("fine-tune", make_params(), root, 0, tracking.Failure("ValueError: loss is nan", False))
+    tracking.record("fine-tune", make_params(), root, 0, tracking.Failure("ValueError: loss is nan"))
     (run,) = runs(root)
     assert run.info.status == "FAILED"
     assert run.data.tags["headstart.progress"] == "fine-tune failed: ValueError: loss is nan"
@@ -256,10 +256,19 @@ def test_failed_stage_goes_on_in_the_same_run(root: Path) -> None:
     assert stages_in(run) == list(tracking.STAGES)
 
 
+def test_a_mistake_before_anything_is_done_adds_no_row(root: Path) -> None:
+    wrong = tracking.Failure("UserError: data/pets: no such folder", mistake=True)
+    tracking.record("fetch", make_params(), root, 0, wrong)
+    assert not runs(root)
+    execute(root, ["fetch", "weights", "split", "augment", "train-head"], make_params())
+    tracking.record("fine-tune", make_params(lr=9.0), root, 0, tracking.Failure("UserError: loss", mistake=True))
+    assert {run.info.status for run in runs(root)} == {"FINISHED", "FAILED"}  # a rate too high is a result
+
+
 def test_failure_leaves_a_complete_run_alone(root: Path) -> None:
     execute(root, tracking.STAGES, make_params())
     now = int(time.time() * 1000)
-    tracking.record("evaluate", make_params(), root, now, tracking.Failure("KeyboardInterrupt: ", True))
+    tracking.record("evaluate", make_params(), root, now, tracking.Failure("KeyboardInterrupt: ", interrupted=True))
     first, second = runs(root)
     assert first.info.status == "FINISHED"
     assert second.info.status == "KILLED"

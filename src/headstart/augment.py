@@ -38,6 +38,7 @@ def augment(params: Params, root: Path) -> None:
     manifest = _joined(train, originals, made)
     coco.write(manifest, out / "train.json")
     write_json(out / "metrics.json", {"originals": len(originals), "copies": len(made)})
+    print(f"augment: {len(originals):,} training pictures, {len(made):,} copies stored; stages/augment/preview.jpg")
 
 
 def _joined(train: Manifest, originals: Sequence[Image], made: Sequence[Copy]) -> Manifest:

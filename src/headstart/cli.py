@@ -14,11 +14,13 @@ from headstart.errors import UserError
 
 app = typer.Typer(
     help="A custom image classifier or object detector from a pretrained network. "
-    "The stages are run by `dvc repro`, in this order.",
+    "`dvc repro` runs the stages; the other commands are typed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # our own bugs get a plain traceback
 )
+
+PIPELINE, MODEL, BESIDE = "The stages, in the order of `dvc repro`", "The exported model", "Beside the pipeline"
 
 # command -> (module, function): imported when the command runs, so that --help does not pay for torch.
 STAGES = {
@@ -36,12 +38,12 @@ SHARED = ("train-head", "fine-tune")  # by all processes that `launcher` starts;
 
 def run(name: str) -> None:
     """Run one stage in the current folder, and record it."""
-    from headstart import params, recorder
+    from headstart import params_file, recorder
 
     if ranks.launched() > 1 and ranks.rank() and name not in SHARED:
         return
     root = Path.cwd()
-    loaded = params.load(Path("params.yaml"))
+    loaded = params_file.load(Path("params.yaml"))
     module, function = STAGES[name]
     with recorder.stage(name, loaded, root):
         if name in SHARED:
@@ -50,55 +52,55 @@ def run(name: str) -> None:
         stage(loaded, root)
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def fetch() -> None:
     """Bring the pictures of fetch.sources in: decoded, upright, hashed, in one manifest."""
     run("fetch")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def weights() -> None:
     """Bring the pretrained weights in."""
     run("weights")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def split() -> None:
     """Divide the pictures into train, val and test; duplicates stay together."""
     run("split")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def augment() -> None:
     """Store changed copies of training pictures, and a preview sheet."""
     run("augment")
 
 
-@app.command("train-head")
+@app.command("train-head", rich_help_panel=PIPELINE)
 def train_head() -> None:
     """Train the new head on the embeddings of the frozen trunk."""
     run("train-head")
 
 
-@app.command("fine-tune")
+@app.command("fine-tune", rich_help_panel=PIPELINE)
 def fine_tune() -> None:
     """Train the trunk above fine_tune.freeze_depth too, at a lower rate."""
     run("fine-tune")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def evaluate() -> None:
     """Examine both models on the test pictures; write the report."""
     run("evaluate")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def export() -> None:
     """Write the ONNX model, and prove it equal."""
     run("export")
 
 
-@app.command()
+@app.command(rich_help_panel=MODEL)
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
@@ -122,7 +124,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=MODEL)
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     host: Annotated[str, typer.Option(help="0.0.0.0: also for others on the network.")] = "127.0.0.1",
@@ -134,7 +136,7 @@ def serve(
     serve(model, host, port)
 
 
-@app.command()
+@app.command(rich_help_panel=MODEL)
 def demo(
     out: Annotated[Path, typer.Argument(help="A new folder, for any web host.")],
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
@@ -145,22 +147,22 @@ def demo(
     demo(out, model)
 
 
-@app.command("lr-find")
+@app.command("lr-find", rich_help_panel=BESIDE)
 def lr_find(
     stage: Annotated[str, typer.Argument(help="train-head or fine-tune; the stages before it must have run.")],
     out: Annotated[Path, typer.Option(help="The folder for lr-find.csv and lr-find.png.")] = Path("lr-find"),
 ) -> None:
     """Try growing rates on a training stage, and say which to begin with; nothing of the stage is changed."""
-    from headstart import params
+    from headstart import params_file
     from headstart.lr_find import lr_find
 
-    rate = lr_find(stage, params.load(Path("params.yaml")), Path.cwd(), out)
+    rate = lr_find(stage, params_file.load(Path("params.yaml")), Path.cwd(), out)
     told = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else "the loss never falls: no rate to suggest"
     typer.echo(f"{told}; the curve is in {out}/lr-find.png")
 
 
 cache_app = typer.Typer(help="What the stages keep under .cache to go faster, and how much.")
-app.add_typer(cache_app, name="cache")
+app.add_typer(cache_app, name="cache", rich_help_panel=BESIDE)
 
 
 @cache_app.callback(invoke_without_command=True)

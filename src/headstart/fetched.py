@@ -113,7 +113,7 @@ def summary(metrics: dict[str, int]) -> str:
     if "background" in metrics:
         line += f" ({metrics['background']:,} of them background), {metrics['boxes']:,} boxes{of('label')}"
     else:
-        line += f"{of('label')}, {metrics['boxes']:,} boxes"
+        line += of("label") + (f", {metrics['boxes']:,} boxes" if metrics["boxes"] else "")
     line += f"; {metrics['converted']:,} converted{of('converted')}; {metrics['identical']:,} identical to another"
     if metrics["failed"] or metrics["ignored"]:
         line += (

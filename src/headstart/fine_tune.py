@@ -84,7 +84,7 @@ def show_blocks(table: list[tuple[str, str, int, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("block", "name", "parameters", "")
+    shown = Table("block", "name", "parameters", "state")
     for number, name, size, state in table:
         shown.add_row(number, name, f"{size:,}", state, style="dim" if state == "frozen" else "")
     Console().print(shown)

@@ -133,8 +133,10 @@ def show(found: Collection[Entry]) -> None:
     for entry in found:
         table.add_row(entry.kind, entry.words, f"{entry.count:,}", in_bytes(entry.size), _ago(entry.used))
     console = Console()
-    if found:
-        console.print(table)
+    if not found:
+        console.print("nothing is kept in .cache")
+        return
+    console.print(table)
     console.print(f"{len(found)} in .cache, {in_bytes(sum(entry.size for entry in found))} together")
 
 

@@ -191,6 +191,8 @@ def _training(stage: str, history: History, top: float) -> Plot:
         series(rate, history.lr, "-", INK, "learning rate")
         rate.set(ylabel="rate", xlabel="epoch", ylim=(0, None))
         rate.xaxis.get_major_locator().set_params(integer=True)
+        if len(history.epoch) == 1:  # a single point has no scale of its own
+            rate.set(xlim=(history.epoch[0] - 1, history.epoch[0] + 1))
 
     best = max(history.val_score)
     alt = (

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headstart import ranks, tracking
+from headstart.errors import UserError
 from headstart.params import Params
 from headstart.tracking import Failure
 
@@ -43,7 +44,11 @@ def stage(name: str, params: Params, root: Path) -> Iterator[None]:
 
 
 def _failure(error: BaseException) -> Failure:
-    return Failure(f"{type(error).__name__}: {error}", isinstance(error, KeyboardInterrupt))
+    return Failure(
+        f"{type(error).__name__}: {error}",
+        interrupted=isinstance(error, KeyboardInterrupt),
+        mistake=isinstance(error, UserError),
+    )
 
 
 def _start() -> "subprocess.Popen[str] | None":

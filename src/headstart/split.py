@@ -181,6 +181,11 @@ def split_stage(params: Params, root: Path) -> None:
     exact = {frozenset(pair) for pair in identical}
     fresh = sum(frozenset(pair) not in exact for pair in near)
     write_json(out / "metrics.json", _metrics(assigned, len(identical), fresh, detect=detect))
+    sizes = ", ".join(f"{len(part.images):,} {name}" for name, part in assigned.splits.items())
+    print(
+        f"split: {sizes}; kept together: {len(identical):,} identical pictures and {fresh:,} near-identical pairs"
+        + (f"; left out: {len(assigned.dropped):,} that a later split has too" if assigned.dropped else "")
+    )
 
 
 def _hash(path: Path) -> Hash:

@@ -53,10 +53,11 @@ STAGE_TAG = "headstart.stage."
 
 @dataclass(frozen=True)
 class Failure:
-    """How a stage ended that did not finish."""
+    """How a stage ended that did not finish; `mistake`: the user's, told in one line."""
 
     reason: str
-    interrupted: bool
+    interrupted: bool = False
+    mistake: bool = False
 
 
 def record(name: str, params: Params, root: Path, began: int, failure: Failure | None = None) -> None:
@@ -110,6 +111,8 @@ def _record(
         print(f"MLflow: run {other.info.run_name!r} already holds these results of {name}", file=sys.stderr)
         return pipeline.client, other
 
+    if failure and failure.mistake and not digests:
+        return None  # a word misspelt at the start of it all is no experiment
     run = run or pipeline.new_run(began)
     for each, digest in digests.items():
         if STAGE_TAG + each not in run.data.tags:

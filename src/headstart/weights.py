@@ -51,7 +51,9 @@ def weights(params: Params, root: Path) -> None:
     part = file.with_suffix(".part")
     save_file({name: tensor.contiguous() for name, tensor in _kept(network).items()}, part)
     part.replace(file)
-    write_json(out / "weights.json", {**origin, "sha256": sha256(file), **_about(network)})
+    about = _about(network)
+    write_json(out / "weights.json", {**origin, "sha256": sha256(file), **about})
+    print(f"weights: {origin['name']} from {origin['source']}, {about['parameters']:,} parameters")
 
 
 def _blank(params: ModelParams) -> nn.Module:
