@@ -59,7 +59,8 @@ def wait_to_be_stopped() -> None:
     def due(_: Checkpoints) -> bool:
         return next(steps) < 2 or stopped.wait(100)
 
-    Stop._ask, Checkpoints.due = asked, due  # type: ignore[assignment, method-assign]
+    Stop._ask = asked  # type: ignore[method-assign, assignment]
+    Checkpoints.due = due  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def loss(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: flo
 
     Of several processes each gives its rows' part of the whole batch's mean, which is weighted where labels are.
     """
+    weights = None if weights is None else weights.to(logits.device)
     mean = F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
     if ranks.count() == 1:
         return mean
