@@ -169,11 +169,11 @@ def compare(found: dict[str, list[Figures]]) -> list[Row]:
     """Ratios of the sums over all seeds, and accuracies."""
     lines: list[Row] = []
     phases = {"head": "head phase", "tune": "fine-tune phase", "whole": "whole"}
-    for phase, slower, faster, goal in RATIOS:
+    for phase, slower, faster, times in RATIOS:
         if slower in found:
             theirs, own = (sum(each[phase] for each in found[which]) for which in (slower, faster))
             what = f"{phases[phase]}: {WORDS[slower]} / {WORDS[faster]}"
-            lines.append((what, f"{theirs / own:.1f}", f"at least {goal}"))
+            lines.append((what, f"{theirs / own:.1f}", f"at least {times}"))
     plain = statistics.fmean(each["accuracy"] for each in found["plain"])
     for name, some in found.items():
         each = [one["accuracy"] for one in some]
