@@ -186,7 +186,7 @@ def test_solar_modules(tmp_path: Path) -> None:
         put(tmp_path / f"data/{number}.png", encoded(texture(number, int(label), (12, 12)).convert("L")))
         rows.append((f"{number}.png", "defective" if label else "functional", "CC0", "Ann"))
     table(tmp_path / "data/solar-cells.csv", rows)
-    found = divided(tmp_path, "solar-modules", mosaic={"scenes": 60})
+    found = divided(tmp_path, "solar-modules", mosaic={"scenes": 60, "groups": 20})
     assert sum(len(part.images) for part in found.values()) == 60
     groups = [{image.group for image in part.images} for part in found.values()]
     assert len(set().union(*groups)) == sum(map(len, groups)) == 20
