@@ -52,16 +52,14 @@ class AdamW:
             moving = [number for number, parameter in enumerate(group.parameters) if parameter.grad is not None]
             if not moving:
                 continue
-            one_pass = group.parameters[0].device.type == "cpu"  # on a GPU it wants the steps there too
             adamw(
                 [group.parameters[n] for n in moving],
-                [_gradient(group.parameters[n]) for n in moving],
+                [gradient for n in moving if (gradient := group.parameters[n].grad) is not None],
                 [first[n] for n in moving],
                 [second[n] for n in moving],
                 [],
                 [steps[n] for n in moving],
-                foreach=not one_pass,
-                fused=one_pass,
+                foreach=True,
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
@@ -70,10 +68,3 @@ class AdamW:
                 eps=1e-8,
                 maximize=False,
             )
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    """In the parameter's memory layout: the fused step walks through both side by side and looks at no strides."""
-    gradient = parameter.grad
-    assert gradient is not None
-    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
