@@ -112,6 +112,7 @@ def throughput(folder: Path, steps: int) -> None:
     from headstart.compute import Compute, prepare
     from headstart.depthwise import quick_depthwise
     from headstart.fold import fold
+    from headstart.inplace import no_copies
     from headstart.tune import Autocast
 
     os.chdir(folder)
@@ -128,6 +129,7 @@ def throughput(folder: Path, steps: int) -> None:
     network = detect.start(pretrained, card)
     network.trunk, _ = fold(network.trunk, card.input.size)
     quick_depthwise(network.trunk)
+    no_copies(network.trunk)
     compute.place(network)
     shown = box_lessons.fresh(network, loaded, card, compute, folder)
     quick = Autocast(network, network.trunk, compute, "fixed").train()

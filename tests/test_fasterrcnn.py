@@ -68,19 +68,6 @@ def test_what_is_drawn_differs_from_step_to_step_but_not_in_an_exam() -> None:
     assert torch.equal(again, fasterrcnn.sample(there, ~there, 20, 0.5, training=True))
 
 
-def test_crops_are_torchvisions_from_the_level_of_their_size() -> None:
-    from torchvision.ops import MultiScaleRoIAlign
-
-    maps = [torch.randn(2, 4, 320 // stride, 320 // stride) for stride in (8, 16, 32)]
-    corners = torch.rand(2, 60, 2) * 200
-    boxes = torch.cat([corners, corners + torch.rand(2, 60, 2) ** 3 * 400], -1)
-    boxes[0, 0] = 0  # no box
-    theirs = MultiScaleRoIAlign(["a", "b", "c"], 7, 2)(
-        dict(zip("abc", maps, strict=True)), list(boxes), [(320, 320)] * 2
-    )
-    torch.testing.assert_close(fasterrcnn.crop(maps, boxes, (8, 16, 32)), theirs)
-
-
 def test_it_learns_and_the_exported_file_finds_the_same(project: Project) -> None:
     root, model = project.root, Model(project.root / "stages/export")
     losses = [float(row.split(",")[2]) for row in (root / "stages/train-head/history.csv").read_text().split()[1:]]

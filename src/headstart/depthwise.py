@@ -18,27 +18,53 @@ class _DepthwiseFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: int,
+        padding: tuple[int, int],
+        frame: tuple[int, int, int, int],
     ) -> Tensor:
+        """`frame`: zeros left, right, above and below, besides `padding`."""
+        left, right, above, below = ctx.frame = frame
+        height, width = x.shape[2:]
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = _on_zeros(x, left, above, width + left + right, height + above + below) if any(frame) else x
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         wide = grad.float()
         grad_x = grad_weight = grad_bias = None
         if need_x:
-            given = (grad, x, weight) if ctx.stride == 1 else (wide, x.float(), weight.float())
-            grad_x = _gradients(*given, ctx.stride, ctx.padding, (True, False))[0].to(x.dtype)
+            like = torch.empty_like(x, dtype=torch.float32)  # its values have no say in this gradient
+            out, like, kernel = (grad, x, weight) if ctx.stride == 1 else (wide, like, weight.float())
+            whole = _gradients(out, like, kernel, ctx.stride, ctx.padding, (True, False))[0]
+            left, right, above, below = ctx.frame
+            grad_x = whole[..., above : whole.shape[2] - below, left : whole.shape[3] - right].to(x.dtype)
         if need_weight:
             grad_weight = _weight_gradient(wide, x, weight.float(), ctx.stride, ctx.padding).to(weight.dtype)
         if need_bias:
             grad_bias = wide.sum((0, 2, 3)).to(weight.dtype)
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def _on_zeros(x: Tensor, left: int, above: int, width: int, height: int, dtype: torch.dtype | None = None) -> Tensor:
+    """`x` (n, c, h, w) on a larger ground of zeros; each byte is written once."""
+    size = (*x.shape[:2], height, width)
+    ground = torch.empty(size, dtype=dtype or x.dtype, device=x.device, memory_format=torch.channels_last)
+    bottom, right = above + x.shape[2], left + x.shape[3]
+    for strip in (ground[:, :, :above], ground[:, :, bottom:], ground[..., :left], ground[..., right:]):
+        if strip.numel():
+            strip.zero_()
+    ground[:, :, above:bottom, left:right] = x
+    return ground
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
@@ -51,8 +77,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
         part = weight[..., begin : begin + 3].contiguous()
         span = (grad.shape[-1] - 1) * stride + part.shape[-1]
         left, right = max(0, begin - wide), min(seen, begin - wide + span)  # columns of x under this part
-        shifted = torch.empty((*x.shape[:3], span), memory_format=torch.channels_last, device=x.device).zero_()
-        shifted[..., left - (begin - wide) : right - (begin - wide)] = x[..., left:right]
+        shifted = _on_zeros(x[..., left:right], left - (begin - wide), 0, span, x.shape[2], torch.float32)
         columns.append(_gradients(grad, shifted, part, stride, (high, 0), (False, True))[1][..., first - begin :])
     return torch.cat(columns, -1)
 
@@ -78,13 +103,14 @@ class _Depthwise(nn.Conv2d):
             x, weight = x.to(kind), weight.to(kind)
             bias = None if bias is None else bias.to(kind)
         padding = (int(self.padding[0]), int(self.padding[1]))
+        frame = (0, 0, 0, 0)
         if self.same_padding:
-            from timm.layers.padding import pad_same
+            from timm.layers.padding import get_same_padding
 
-            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
-            padding = (0, 0)
-        x = x.contiguous(memory_format=torch.channels_last)
-        y: Tensor = _DepthwiseFunction.apply(x, weight, bias, self.stride[0], padding)
+            sides = zip(x.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
+            high, wide = (get_same_padding(*side) for side in sides)
+            padding, frame = (0, 0), (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+        y: Tensor = _DepthwiseFunction.apply(x, weight, bias, self.stride[0], padding, frame)
         return y
 
 

@@ -4,7 +4,6 @@ Source: Ren et al. 2015, arXiv 1506.01497, and Lin et al. 2017 (feature pyramids
 are torchvision's, all pictures at once.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,16 +13,15 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
-from torchvision.ops import roi_align
 
 from headstart import nms, ranks
 from headstart.anchors import NONE, decode, lay, match
+from headstart.crops import SIDE, crop
 
 BEFORE = 1000  # proposals of a level that are looked at
 TAUGHT, GIVEN = 1000, 300  # proposals of a picture, none overlapping a surer one: while it learns, and else
 ANCHORS, ANCHOR_SHARE = 256, 0.5  # of a picture that are learned from, and how many of them may answer for a box
 BOXES, BOX_SHARE = 128, 0.25  # the same of proposals; as many as two cores can do with
-SIDE = 7  # places of a proposal's crop, squared
 _SMALLEST = 1e-3  # pixels of a proposal's side
 _PROPOSAL_CODER, _BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
 _PROPOSAL_MATCHER = Matcher(0.7, 0.3, allow_low_quality_matches=True)
@@ -174,37 +172,6 @@ def sample(positive: Tensor, negative: Tensor, most: int, share: float, training
 
     some = first(positive, int(most * share))
     return some | first(negative, most - some.sum(1, keepdim=True))
-
-
-def crop(maps: list[Tensor], boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """What a map says of each box, (n * p, channels, 7, 7): a large box's crop is from a coarse map.
-
-    Args:
-        maps: (n, channels, h, w), the finest first.
-        boxes: corners (n, p, 4) in pixels.
-        strides: of the first maps; only these are cropped from.
-    """
-    number = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype).reshape(-1, 1, 1)
-    rows = torch.cat([number.expand(-1, boxes.shape[1], 1), boxes], -1).flatten(0, 1)
-    area = ((rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])).clamp(min=1e-6)
-    least, largest = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
-    level = (4 + torch.log2(area.sqrt() / 224) + 1e-6).floor().clamp(least, largest) - least
-
-    def crops(which: int, some: Tensor) -> Tensor:
-        found: Tensor = roi_align(maps[which].float(), some, (SIDE, SIDE), 1 / strides[which], sampling_ratio=2)
-        return found
-
-    count = largest - least + 1
-    if torch.compiler.is_exporting():  # shapes must not depend on the boxes: all of them from every map
-        found = crops(0, rows)
-        for which in range(1, count):
-            found = torch.where((level == which).reshape(-1, 1, 1, 1), crops(which, rows), found)
-        return found
-    found = maps[0].new_zeros((len(rows), maps[0].shape[1], SIDE, SIDE), dtype=torch.float32)
-    for which in range(count):
-        place = torch.where(level == which)[0]
-        found = found.index_put((place,), crops(which, rows[place]))
-    return found
 
 
 def make(channels: int, labels: int, maps: list[Tensor], size: int) -> FasterRcnn:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from headstart import depthwise, freeze, modelfile, pool, ranks
+from headstart import depthwise, freeze, inplace, modelfile, pool, ranks
 from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compiled import compile_trunk
@@ -96,6 +96,7 @@ def tune(
     before = {name: tensor.clone() for name, tensor in trunk.named_parameters() if name in frozen}
     shown = lessons(frozen)
     depthwise.quick_depthwise(trunk)
+    inplace.no_copies(trunk)
     compute.place(network)
     if plan.compiled:
         compile_trunk(shown.network)
