@@ -6,7 +6,8 @@ FOLDER is copied to data/ of each fresh clone (raccoon: the folder that holds im
 clone pulls the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures with
 their intervals. For the first seed also (--twice) whether a second clone trains the same model, and, with the same
 network, pictures and machine, pictures a second of our step and of torchvision's loop as its reference scripts have it
-(each file decoded every time, fp32, pictures one by one), taken in turns. --steps 0 leaves that out.
+(each file decoded every time, fp32, pictures one by one) in a process of its own, taken in turns. --steps 0 leaves that
+out.
 """
 
 import argparse
@@ -36,7 +37,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=20, help="of each loop, for the throughput")
     parser.add_argument("--twice", action="store_true", help="train the first seed in a second clone and compare")
+    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.reference:
+        os.chdir(args.reference)
+        obey(reference())
+        return
     with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
         folders = [clone(Path(scratch) / f"seed-{seed}", args.recipe, seed, args.data) for seed in args.seeds]
         found = [
@@ -108,7 +114,7 @@ def throughput(folder: Path, steps: int) -> None:
     """Pictures a second of a training step, the trunk trained too: ours, and torchvision's loop."""
     import torch
 
-    from headstart import box_lessons, coco, detect, params_file, train_head
+    from headstart import box_lessons
     from headstart.compute import Compute, prepare
     from headstart.depthwise import quick_depthwise
     from headstart.fold import fold
@@ -116,17 +122,9 @@ def throughput(folder: Path, steps: int) -> None:
     from headstart.tune import Autocast
 
     os.chdir(folder)
-    loaded = params_file.load(Path("params.yaml"))
-    manifest = coco.read(Path("stages/split/train.json"))
-    card, pretrained = train_head._start("detect", loaded.model, manifest.labels(), folder)
-    batch = loaded.fine_tune.batch_size
-    threads = torch.get_num_threads()
-
-    plain = detect.start(pretrained, card)
-    theirs = reference(plain, manifest, batch, folder)
-
+    loaded, card, network = start()
+    threads, batch = torch.get_num_threads(), loaded.fine_tune.batch_size
     compute: Compute = prepare(loaded.train, loaded.seed)
-    network = detect.start(pretrained, card)
     network.trunk, _ = fold(network.trunk, card.input.size)
     quick_depthwise(network.trunk)
     no_copies(network.trunk)
@@ -142,12 +140,41 @@ def throughput(folder: Path, steps: int) -> None:
         torch.autograd.backward(shown.loss(quick(inputs), targets))
         optimizer.step()
 
-    seconds = in_turns([ours, theirs], steps)
+    command = [sys.executable, str(Path(__file__).resolve()), "--reference", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        orders, done = process.stdin, process.stdout
+
+        def theirs(step: int) -> None:
+            print(step, file=orders, flush=True)
+            if not done.readline():
+                raise SystemExit("torchvision's loop has ended early")
+
+        seconds = in_turns([ours, theirs], steps)
+        orders.close()
     speed = [batch / statistics.median(each) for each in seconds]
     print(
         f"{compute.name()}, {threads} threads, batch {batch}, {card.input.size} px, median of {steps} steps: ours "
         f"{speed[0]:.2f} pictures/s, torchvision's loop {speed[1]:.2f}, ratio {speed[0] / speed[1]:.2f}"
     )
+
+
+def start() -> tuple[Any, Any, Any]:
+    """The params of the project in this folder, the card of its model, and its network as training begins."""
+    from headstart import coco, detect, params_file, train_head
+
+    loaded = params_file.load(Path("params.yaml"))
+    labels = coco.read(Path("stages/split/train.json")).labels()
+    card, pretrained = train_head._start("detect", loaded.model, labels, Path.cwd())
+    return loaded, card, detect.start(pretrained, card)
+
+
+def obey(step: Callable[[int], None]) -> None:
+    """Do the steps whose numbers come in, one a line, and say so."""
+    for line in sys.stdin:
+        step(int(line))
+        print("done", flush=True)
 
 
 def in_turns(loops: list[Callable[[int], None]], steps: int) -> list[list[float]]:
@@ -161,7 +188,7 @@ def in_turns(loops: list[Callable[[int], None]], steps: int) -> list[list[float]
     return [own[2:] for own in seconds]
 
 
-def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[int], None]:
+def reference() -> Callable[[int], None]:
     """A step of torchvision's references/detection with the same backbone, pyramid and head in torchvision's model."""
     import torch
     from PIL import Image
@@ -170,6 +197,11 @@ def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[
     from torchvision.models.detection.fcos import FCOSHead
     from torchvision.models.detection.retinanet import RetinaNetHead
     from torchvision.transforms import functional
+
+    from headstart import coco
+
+    loaded, _, inner = start()
+    manifest, batch = coco.read(Path("stages/split/train.json")), loaded.fine_tune.batch_size
 
     class Backbone(nn.Module):
         out_channels = 0
@@ -199,7 +231,7 @@ def reference(inner: Any, manifest: Any, batch: int, folder: Path) -> Callable[[
 
     def one(number: int) -> tuple[Any, dict[str, Any]]:
         image = manifest.images[number % len(manifest.images)]
-        picture = functional.to_tensor(Image.open(folder / image.file_name).convert("RGB"))
+        picture = functional.to_tensor(Image.open(image.file_name).convert("RGB"))
         corners = torch.tensor([a.bbox for a in boxes[image.id]], dtype=torch.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         labels = torch.tensor([a.category_id - 1 for a in boxes[image.id]], dtype=torch.int64)
