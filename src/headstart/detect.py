@@ -16,6 +16,7 @@ from headstart.errors import UserError
 from headstart.freeze import Block
 from headstart.matches import match
 from headstart.modelfile import Card
+from headstart.norms import quick_norms
 from headstart.params import WHOLE
 from headstart.parts import Head
 from headstart.pixels import Input, from_input, to_input
@@ -52,6 +53,7 @@ class Detector(nn.Module):
         self.levels, self.size = levels, size
         with torch.no_grad():
             self.head = head(self.maps(torch.zeros(1, 3, size, size)))
+        quick_norms(self)
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """The pyramid's maps, the finest first."""
