@@ -115,6 +115,7 @@ def throughput(folder: Path, steps: int) -> None:
     import torch
 
     from headstart import box_lessons
+    from headstart.adamw import AdamW, Group
     from headstart.compute import Compute, prepare
     from headstart.depthwise import quick_depthwise
     from headstart.fold import fold
@@ -131,14 +132,14 @@ def throughput(folder: Path, steps: int) -> None:
     compute.place(network)
     shown = box_lessons.fresh(network, loaded, card, compute, folder)
     quick = Autocast(network, network.trunk, compute, "fixed").train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    optimizer = AdamW([Group(list(network.parameters()))], weight_decay=0.05)
     order = torch.split(torch.arange(len(shown.names)), batch)
 
     def ours(step: int) -> None:
         inputs, targets = shown.batch(order[step % (len(order) - 1)], 1)
-        optimizer.zero_grad()
+        optimizer.clear()
         torch.autograd.backward(shown.loss(quick(inputs), targets))
-        optimizer.step()
+        optimizer.step(1e-4)
 
     command = [sys.executable, str(Path(__file__).resolve()), "--reference", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
