@@ -48,18 +48,18 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
         ({"fodler": "data"}, "fetch.sources.0.fodler: unknown key; did you mean 'folder'?"),
         (
             {"folder": "a", "table": "b"},
-            "fetch.sources.0: this section: a source names exactly one kind of folder, table",
+            "fetch.sources.0: a source names exactly one kind of folder, table",
         ),
-        ({"limit": 5}, "fetch.sources.0: this section: a source names exactly one kind of"),
+        ({"limit": 5}, "fetch.sources.0: a source names exactly one kind of"),
         ({"folder": "a", "split": "exam"}, "fetch.sources.0.split: 'exam': input should be 'train', 'val' or 'test'"),
         ({"mosaic": {"table": "t.csv", "scenes": 9}}, "fetch.sources.0.mosaic.boxes: missing; add it"),
         (
             {"mosaic": {"table": "t.csv", "boxes": ["a"], "scenes": 9, "rows": [5, 2]}},
-            "fetch.sources.0.mosaic: this section: rows: [5, 2]: write [least, most], the least 1 or more",
+            "fetch.sources.0.mosaic: rows: [5, 2]: write [least, most], the least 1 or more",
         ),
         (
             {"mosaic": {"table": "t.csv", "boxes": ["a"], "scenes": 9, "cell": [4, 9]}},
-            "fetch.sources.0.mosaic: this section: cell: [4, 9]: write [least, most], the least 8 or more",
+            "fetch.sources.0.mosaic: cell: [4, 9]: write [least, most], the least 8 or more",
         ),
         (
             {"mosaic": {"table": "t.csv", "boxes": ["a"], "scenes": 9, "groups": 2}},
@@ -67,7 +67,7 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
         ),
         (
             {"mosaic": {"table": "t.csv", "boxes": ["a"], "scenes": 9}, "group_by": "x"},
-            "fetch.sources.0: this section: group_by: the scenes of a mosaic have their groups; take it out",
+            "fetch.sources.0: group_by: the scenes of a mosaic have their groups; take it out",
         ),
         ({"folder": ""}, "fetch.sources.0.folder: '': string should have at least 1 character"),
         ({"folder": "a", "limit": 0}, "fetch.sources.0.limit: 0: input should be greater than or equal to 1"),

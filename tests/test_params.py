@@ -96,34 +96,34 @@ def test_params_do_not_change_after_loading() -> None:
         ("model.head.hidden", [64, 0], "model.head.hidden.1: 0: input should be greater than or equal to 1"),
         ("task", "segment", "task: 'segment': input should be 'classify'"),
         ("seed", -1, "seed: -1: input should be greater than or equal to 0"),
-        ("split.val", 0.5, "split: this section: train + val + test must be 1, they are 1.35"),
+        ("split.val", 0.5, "split: train + val + test must be 1, they are 1.35"),
         ("augment.horizontal_flip", 1.5, "augment.horizontal_flip: 1.5: input should be less than or equal to 1"),
         ("train_head.epochs", "many", "train_head.epochs: 'many': input should be a valid integer"),
         ("train_head.accumulate", 0, "train_head.accumulate: 0: input should be greater than or equal to 1"),
         (
             "fine_tune.mixup",
             0.2,
-            "fine_tune: this section: mixup and cutmix need pictures, and cache_frozen keeps none",
+            "fine_tune: mixup and cutmix need pictures, and cache_frozen keeps none",
         ),
         (
             "fine_tune.unfreeze",
             [{"epoch": 1, "depth": 13}],
-            "fine_tune: this section: unfreeze: the first epoch must be 0",
+            "fine_tune: unfreeze: the first epoch must be 0",
         ),
         (
             "fine_tune.unfreeze",
             [{"epoch": 0, "depth": 13}, {"epoch": 2, "depth": 14}],
-            "fine_tune: this section: unfreeze: each depth must be less than the one before",
+            "fine_tune: unfreeze: each depth must be less than the one before",
         ),
         (
             "fine_tune.unfreeze",
             [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 6}],
-            "fine_tune: this section: unfreeze: the last depth must be freeze_depth: give 13 there, or freeze_depth: 6",
+            "fine_tune: unfreeze: the last depth must be freeze_depth: give 13 there, or freeze_depth: 6",
         ),
         (
             "fine_tune.unfreeze",
             [{"epoch": 0, "depth": -1}, {"epoch": 6, "depth": 13}],
-            "fine_tune: this section: unfreeze: epoch 6 never comes: there are 6 epochs",
+            "fine_tune: unfreeze: epoch 6 never comes: there are 6 epochs",
         ),
         ("evaluate", ..., "evaluate: missing; add it (recipes/solar-cells.yaml has every key)"),
         ("train_head.lr", ..., "train_head.lr: missing; add it (recipes/solar-cells.yaml has every key)"),
@@ -137,7 +137,7 @@ def test_params_do_not_change_after_loading() -> None:
         (
             "fetch.sources",
             [{"table": "a.csv", "folder": "b"}],
-            "fetch.sources.0: this section: a source names exactly one kind of folder, table",
+            "fetch.sources.0: a source names exactly one kind of folder, table",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, key: str, value: object, said: st
 def test_both_ways_to_balance_are_one_too_many(tmp_path: Path) -> None:
     text = RECIPE.replace("class_weights: none", "class_weights: balanced", 1)
     text = text.replace("sampling: shuffled", "sampling: balanced", 1)
-    assert complaint(written(tmp_path, text)).startswith("train_head: this section: sampling and class_weights both")
+    assert complaint(written(tmp_path, text)).startswith("train_head: sampling and class_weights both")
 
 
 def test_auto_epochs_load_and_come_back_from_plain_values(tmp_path: Path) -> None:
@@ -229,30 +229,30 @@ RACCOON = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
     [
         (
             ("champion_metric: AP50", "champion_metric: accuracy"),
-            "the file: this section: export.champion_metric: 'accuracy' is none of task: detect; give one of AP50, ",
+            "export.champion_metric: 'accuracy' is none of task: detect; give one of AP50, ",
         ),
         (("detector: fcos", "detector: fcoss"), "model.detector: 'fcoss': no such detector; did you mean fcos"),
         (("detector: fcos", "detector: zzz"), "model.detector: 'zzz': no such detector; known are fcos, "),
-        (("detector: fcos", "detector: ''"), "the file: this section: model.detector is missing; give one of fcos, "),
+        (("detector: fcos", "detector: ''"), "model.detector is missing; give one of fcos, "),
         (
             ("detector: fcos", "detector: ssd300_vgg16"),
-            "model: this section: ssd300_vgg16 has a backbone of its own, not 'tf_efficientnet_lite0'",
+            "model: ssd300_vgg16 has a backbone of its own, not 'tf_efficientnet_lite0'",
         ),
         (
             ("task: detect", "task: classify"),
-            "the file: this section: model.detector and augment.mosaic are for task: ",
+            "model.detector and augment.mosaic are for task: ",
         ),
         (
             ("label_smoothing: 0 ", "label_smoothing: 0.1 "),
-            "the file: this section: train_head.label_smoothing is for task: classify; give 0",
+            "train_head.label_smoothing is for task: classify; give 0",
         ),
         (
             ("accumulate: 1", "accumulate: 1\n  sampling: balanced"),
-            "the file: this section: train_head.sampling is for task: classify; give shuffled",
+            "train_head.sampling is for task: classify; give shuffled",
         ),
         (
-            ("epochs: 8", "epochs: 8\n  mixup: 1"),
-            "the file: this section: fine_tune.mixup is for task: classify; give 0",
+            ("layer_decay: 0.9", "layer_decay: 0.9\n  mixup: 1"),
+            "fine_tune.mixup is for task: classify; give 0",
         ),
     ],
 )

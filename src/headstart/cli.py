@@ -84,7 +84,7 @@ def train_head() -> None:
 
 @app.command("fine-tune", rich_help_panel=PIPELINE)
 def fine_tune() -> None:
-    """Train the trunk above fine_tune.freeze_depth too, at a lower rate."""
+    """Train the trunk above fine_tune.freeze_depth too, at a rate of its own."""
     run("fine-tune")
 
 

@@ -62,7 +62,7 @@ def explain(path: Path, data: object, error: ValidationError) -> str:
     # A key misspelt is one unknown and often one missing: the unknown one has the better line.
     findings = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     first = findings[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _siblings(first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
@@ -72,13 +72,15 @@ def explain(path: Path, data: object, error: ValidationError) -> str:
         line = f"{path}: {key}: missing; add it (recipes/solar-cells.yaml has every key)"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        line = f"{path}: {key}: {_shown(first['input'])}: {message[0].lower()}{message[1:]}"
+        whole = isinstance(first["input"], BaseModel | dict)  # of which the message says more
+        said = [str(path), key, "" if whole else _shown(first["input"]), f"{message[0].lower()}{message[1:]}"]
+        line = ": ".join(filter(None, said))
     more = len(findings) - 1
     return line + (f" (and {more} more)" if more else "")
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, BaseModel | dict) else "this section"
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
