@@ -27,7 +27,7 @@ from headstart.serve.about import about, examples
 from headstart.serve.app import create_app
 from headstart.serve.engine import Batcher
 from headstart.serve.guard import Limits
-from headstart.serve.run import application, serve
+from headstart.serve.run import _listen, application, serve
 from pictures import encoded, picture
 
 PNG = encoded(picture())
@@ -296,3 +296,11 @@ def test_a_request_under_way_is_answered_before_the_end(project: Project) -> Non
     _, said = process.communicate(timeout=30)
     assert process.returncode in (0, -signal.SIGTERM)
     assert said == "", "no traceback"
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    """Accepted connections inherit it; Nagle's algorithm costs each answer 40 ms."""
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
