@@ -117,18 +117,15 @@ def throughput(folder: Path, steps: int) -> None:
     from headstart import box_lessons
     from headstart.adamw import AdamW, Group
     from headstart.compute import Compute, prepare
-    from headstart.depthwise import quick_depthwise
     from headstart.fold import fold
-    from headstart.inplace import no_copies
-    from headstart.tune import Autocast
+    from headstart.tune import Autocast, quicken
 
     os.chdir(folder)
     loaded, card, network = start()
     threads, batch = torch.get_num_threads(), loaded.fine_tune.batch_size
     compute: Compute = prepare(loaded.train, loaded.seed)
     network.trunk, _ = fold(network.trunk, card.input.size)
-    quick_depthwise(network.trunk)
-    no_copies(network.trunk)
+    quicken(network.trunk)
     compute.place(network)
     shown = box_lessons.fresh(network, loaded, card, compute, folder)
     quick = Autocast(network, network.trunk, compute, "fixed").train()

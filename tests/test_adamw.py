@@ -44,6 +44,17 @@ def test_the_same_bits_as_torchs_own() -> None:
         assert torch.equal(mine, reference)
 
 
+def test_a_gradient_in_another_memory_layout() -> None:
+    torch.manual_seed(0)
+    values, gradient, found = torch.randn(8, 6, 3, 3), torch.randn(8, 6, 3, 3), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = nn.Parameter(values.clone(memory_format=layout))
+        weight.grad = gradient.clone()
+        AdamW([Group([weight])], 0.1).step(0.1)
+        found.append(weight.detach())
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_a_step_does_not_import_the_compiler() -> None:
     code = (
         "import sys, torch\nfrom headstart.adamw import AdamW, Group\n"

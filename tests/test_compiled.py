@@ -17,9 +17,9 @@ from conftest import Project
 from headstart import checkpoint, compiled, modelfile
 from headstart.checkpoint import Checkpoints
 from headstart.classify import Classifier
-from headstart.depthwise import quick_depthwise
 from headstart.errors import UserError
 from headstart.fine_tune import fine_tune
+from headstart.tune import quicken
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler: apt install g++"
@@ -70,7 +70,7 @@ def test_a_compiled_step_is_the_eager_one() -> None:
     """Dropout and the depthwise convolution's own gradients included, and the same bits twice."""
     eager, quick = network(), network()
     for each in (eager, quick):
-        quick_depthwise(each.trunk)
+        quicken(each.trunk)
     compiled.compile_trunk(quick)
     pictures = torch.randn(4, 3, 16, 16)
     wanted, found, again = step(eager, pictures), step(quick, pictures), step(quick, pictures)

@@ -7,9 +7,9 @@ from torch import nn
 
 from headstart import freeze
 from headstart.cut import cut
-from headstart.depthwise import quick_depthwise
 from headstart.errors import UserError
 from headstart.fold import fold
+from headstart.tune import quicken
 
 # name, side of its pictures, depth
 NETWORKS = [
@@ -65,7 +65,7 @@ def test_folded_and_quick_networks_can_be_cut() -> None:
     trunk, _ = fold(network("test_efficientnet"), 64)
     frozen = freeze.freeze(trunk, freeze.blocks(network("test_efficientnet")), 4)
     parts = cut(trunk, frozen, 64)
-    quick_depthwise(trunk)
+    quicken(trunk)
     pictures = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(parts.upper(parts.lower(pictures)), trunk(pictures))
 

@@ -35,10 +35,11 @@ def crop(maps: list[Tensor], boxes: Tensor, strides: Sequence[int]) -> Tensor:
             found = torch.where((level == which).reshape(-1, 1, 1, 1), some, found)
         return found
     parts, places = list[Tensor](), list[Tensor]()
-    for picture, (own, at) in enumerate(zip(boxes, level, strict=True)):
-        for which in range(levels):
-            place = torch.where(at == which)[0]
-            parts.append(_crops(maps[which][picture], own[place] / strides[which]))
+    for which in range(levels):
+        # taken apart at once: picture by picture, the gradient of each would be a whole batch of zeros but for its own
+        for picture, of in enumerate(maps[which].unbind()):
+            place = torch.where(level[picture] == which)[0]
+            parts.append(_crops(of, boxes[picture, place] / strides[which]))
             places.append(place + picture * count)
     return torch.cat(parts)[torch.cat(places).argsort()]
 

@@ -43,8 +43,11 @@ class _DepthwiseFunction(torch.autograd.Function):
         wide = grad.float()
         grad_x = grad_weight = grad_bias = None
         if need_x:
-            like = torch.empty_like(x, dtype=torch.float32)  # its values have no say in this gradient
-            out, like, kernel = (grad, x, weight) if ctx.stride == 1 else (wide, like, weight.float())
+            if ctx.stride == 1:
+                out, like, kernel = grad, x, weight
+            else:
+                like = torch.empty_like(x, dtype=torch.float32)  # its values have no say in this gradient
+                out, kernel = wide, weight.float()
             whole = _gradients(out, like, kernel, ctx.stride, ctx.padding, (True, False))[0]
             left, right, above, below = ctx.frame
             grad_x = whole[..., above : whole.shape[2] - below, left : whole.shape[3] - right].to(x.dtype)

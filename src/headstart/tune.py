@@ -95,8 +95,7 @@ def tune(
     frozen = freeze.freeze(trunk, plan.blocks, plan.depth, plan.idle)
     before = {name: tensor.clone() for name, tensor in trunk.named_parameters() if name in frozen}
     shown = lessons(frozen)
-    depthwise.quick_depthwise(trunk)
-    inplace.no_copies(trunk)
+    quicken(trunk)
     compute.place(network)
     if plan.compiled:
         compile_trunk(shown.network)
@@ -148,6 +147,12 @@ def tune(
     saved = {f"trunk.{name}": tensor for name, tensor in saved.items()}
     saved |= {name: tensor for name, tensor in after.items() if not name.startswith("trunk.")}
     return Tuned(best, saved, checkpoints)
+
+
+def quicken(trunk: nn.Module) -> None:
+    """Let a trunk's layers, in place, train as fast as a CPU allows. What they compute stays as it is."""
+    depthwise.quick_depthwise(trunk)
+    inplace.no_copies(trunk)
 
 
 class Autocast(nn.Module):
