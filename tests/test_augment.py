@@ -1,6 +1,7 @@
 """A draw belongs to its key, files and batches are changed alike, and stored copies are what the manifest says."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 from torch import Tensor
+from torchvision.transforms.v2 import functional as V
 
 import tiny
 from conftest import Project
@@ -165,6 +167,18 @@ def test_zoom_shows_the_middle_larger_and_rotation_turns_clockwise() -> None:
         assert centre(changed(dot, neutral(rotation=30.0))) == pytest.approx(
             (32 + 16 * math.sin(math.radians(30)), 32 + 16 * math.cos(math.radians(30))), abs=0.5
         )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_light_and_colour_are_torchvisions(channels: int) -> None:
+    """Byte for byte what torchvision's functions make, one after the other."""
+    for seed in range(20):
+        pixels, some = smooth(seed, (40, 24))[:channels], neutral(brightness=0.7 + seed / 20, contrast=1.3 - seed / 30)
+        some = replace(some, saturation=1 + (seed - 10) / 15, hue=0.1 if seed % 2 else 0)
+        wanted = V.adjust_contrast(V.adjust_brightness(pixels, some.brightness), some.contrast)
+        if channels == 3:
+            wanted = V.adjust_hue(V.adjust_saturation(wanted, some.saturation), some.hue)
+        assert torch.equal(apply(pixels, some), wanted)
 
 
 def test_light_and_noise_have_their_size() -> None:

@@ -61,5 +61,5 @@ def test_machines_without_a_mallopt_are_no_error(monkeypatch: pytest.MonkeyPatch
         raise OSError("no such library")
 
     monkeypatch.setattr("headstart.compute.ctypes.CDLL", missing)
-    assert compute._keep_memory() is False
+    assert compute.keep_memory() is False
     prepare(TrainParams(), 0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart import changes, coco
 from headstart.coco import Annotation, Image, Manifest
+from headstart.compute import keep_memory
 from headstart.files import write_json
 from headstart.moves import Corners, move
 from headstart.params import Params
@@ -33,6 +34,7 @@ def augment(params: Params, root: Path) -> None:
     def copies(image: Image) -> list[Copy]:
         return [_store(image, boxes[image.id], number, params, root) for number in range(params.augment.copies)]
 
+    keep_memory()
     torch.set_num_threads(1)  # the pictures share the cores among them
     made = [copy for some in each(copies, originals, "copies") for copy in some]
     manifest = _joined(train, originals, made)
@@ -67,7 +69,8 @@ def _store(image: Image, boxes: Sequence[Annotation], number: int, params: Param
     suffix = ".jpg" if kind == "JPEG" else ".png"
     path = root / "stages/augment/images" / f"{image.id:06d}-{number:02d}{suffix}"
     how = {"quality": 95} if kind == "JPEG" else {"compress_level": 1}
-    stored = Pillow.fromarray(changed.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    bands = [Pillow.fromarray(band) for band in changed.numpy()]
+    stored = Pillow.merge("RGB", bands) if len(bands) == 3 else bands[0]
     stored.save(path, **how)  # type: ignore[arg-type]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     name = path.relative_to(root).as_posix()

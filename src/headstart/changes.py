@@ -65,6 +65,8 @@ def apply(picture: Tensor, drawn: Draw, *, grey: bool = False) -> Tensor:
     """
     x = V.horizontal_flip(picture) if drawn.mirror else picture
     x = V.vertical_flip(x) if drawn.upside_down else x
+    # Floats of whole numbers from here to the end, and in place: torchvision goes back to bytes after every change.
+    x = x.to(torch.float32, memory_format=torch.contiguous_format)
     height, width = x.shape[-2:]
     if any((drawn.rotation, drawn.shift_x, drawn.shift_y, drawn.shear)) or drawn.zoom != 1:
         pad = 0 if grey else min(_margin(drawn, width, height), width - 1, height - 1)
@@ -78,17 +80,32 @@ def apply(picture: Tensor, drawn: Draw, *, grey: bool = False) -> Tensor:
             interpolation=InterpolationMode.BILINEAR,
             fill=[127.0] * len(x) if grey else None,
         )
-        x = x[..., pad : pad + height, pad : pad + width]
-    x = V.adjust_brightness(x, drawn.brightness) if drawn.brightness != 1 else x
-    x = V.adjust_contrast(x, drawn.contrast) if drawn.contrast != 1 else x
-    if len(x) == 3:  # grey has no colour to change
-        x = V.adjust_saturation(x, drawn.saturation) if drawn.saturation != 1 else x
-        x = V.adjust_hue(x, drawn.hue) if drawn.hue else x
+        x = x[..., pad : pad + height, pad : pad + width].round()
+    if drawn.brightness != 1:
+        x.mul_(drawn.brightness).clamp_(0, 255).floor_()
+    if drawn.contrast != 1:
+        _blend(x, (_grey_whole(x) if len(x) == 3 else x).mean(), drawn.contrast)
+    if len(x) == 3 and drawn.saturation != 1:  # grey has no colour to change
+        _blend(x, _grey_whole(x), drawn.saturation)
+    if len(x) == 3 and drawn.hue:
+        x = V.adjust_hue(x.to(torch.uint8), drawn.hue).float()
     if drawn.noise:
         generator = torch.Generator().manual_seed(drawn.seed)
         noise = torch.randn(x.shape, generator=generator) * (drawn.noise * 255)
-        x = (x.float() + noise).round().clamp(0, 255).to(torch.uint8)
-    return x
+        x = (x + noise).round().clamp(0, 255)
+    return x.to(torch.uint8)
+
+
+def _grey_whole(x: Tensor) -> Tensor:
+    """The grey that torchvision makes of a picture of bytes, (h, w)."""
+    red, green, blue = x
+    grey: Tensor = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+    return grey
+
+
+def _blend(x: Tensor, other: Tensor, ratio: float) -> None:
+    """As torchvision blends pictures of bytes, in place."""
+    x.mul_(ratio).add_(other, alpha=1 - ratio).clamp_(0, 255).floor_()
 
 
 def _margin(drawn: Draw, width: int, height: int) -> int:

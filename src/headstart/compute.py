@@ -51,7 +51,7 @@ def prepare(params: TrainParams, seed: int) -> Compute:
     Raises:
         UserError: bf16 is asked for and this machine has none.
     """
-    _keep_memory()
+    keep_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; deterministic matrix products
     torch.manual_seed(seed)
     torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports 3 s of compiler
@@ -75,7 +75,7 @@ def _has_bf16(device: torch.device) -> bool:
         return False
 
 
-def _keep_memory() -> bool:
+def keep_memory() -> bool:
     """Tell glibc to keep freed blocks: by default it faults every large activation in anew at each layer.
 
     Returns whether it took effect (Linux with glibc only).
