@@ -1,6 +1,5 @@
 """`headstart serve` over the wire: answers, refusals, limits, batches, the end."""
 
-import asyncio
 import json
 import os
 import re
@@ -218,38 +217,31 @@ def test_a_batch_is_those_who_wait() -> None:
         time.sleep(0.02)
         return [2 * item for item in items]
 
-    async def ask() -> list[int]:
-        batcher: Batcher[int, int] = Batcher(double, most=4)
-        first = asyncio.create_task(batcher(0))
-        await asyncio.sleep(0.005)  # the first is at work, alone; the others gather
-        others = [asyncio.create_task(batcher(number)) for number in range(1, 7)]
-        await asyncio.sleep(0)
-        others[0].cancel()
-        found = [await first, *(await asyncio.gather(*others[1:]))]
-        again = await batcher(9)
-        batcher.close()
-        return [*found, again]
-
-    assert asyncio.run(ask()) == [0, 4, 6, 8, 10, 12, 18]
+    batcher: Batcher[int, int] = Batcher(double, most=4)
+    first = batcher.submit(0)
+    time.sleep(0.005)  # the first is at work, alone; the others gather
+    others = [batcher.submit(number) for number in range(1, 7)]
+    others[0].cancel()
+    found = [first.result(), *(one.result() for one in others[1:]), batcher.submit(9).result()]
+    batcher.close()
+    assert found == [0, 4, 6, 8, 10, 12, 18]
     assert sizes == [1, 3, 2, 1], "the cancelled one is not computed"
 
 
 def test_an_error_reaches_all_of_its_batch_and_none_after() -> None:
     def refuse(items: Sequence[int]) -> list[int]:
+        time.sleep(0.02)
         if 13 in items:
             raise PictureError("broken", "thirteen")
         return list(items)
 
-    async def ask() -> tuple[list[int | BaseException], int]:
-        batcher: Batcher[int, int] = Batcher(refuse, most=4)
-        found = await asyncio.gather(batcher(1), batcher(13), return_exceptions=True)
-        after = await batcher(2)
-        batcher.close()
-        return list(found), after
-
-    found, after = asyncio.run(ask())
-    assert [str(one) for one in found] == ["thirteen", "thirteen"]
-    assert after == 2
+    batcher: Batcher[int, int] = Batcher(refuse, most=4)
+    assert batcher.submit(1).result() == 1
+    for future in [batcher.submit(number) for number in (12, 13, 14)][1:]:
+        with pytest.raises(PictureError, match="thirteen"):
+            future.result()
+    assert batcher.submit(2).result() == 2
+    batcher.close()
 
 
 def test_no_model(tmp_path: Path) -> None:

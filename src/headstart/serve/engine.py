@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -55,45 +56,33 @@ class Batcher(Generic[In, Out]):
     def __init__(self, function: Callable[[Sequence[In]], Sequence[Out]], most: int) -> None:
         self._function, self._most = function, most
         self._thread = ThreadPoolExecutor(1, "model")
-        self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._waiting: deque[tuple[In, Future[Out]]] = deque()
 
-    async def __call__(self, item: In) -> Out:
+    def submit(self, item: In) -> Future[Out]:
         """The function's answer to this item; what the function raises is raised to all of its batch."""
-        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        future: Future[Out] = Future()
         self._waiting.append((item, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
-        return await future
+        self._thread.submit(self._next)  # one call an item: those that find nothing left have nothing to do
+        return future
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = [one for one in self._waiting[: self._most] if not one[1].done()]  # done: cancelled by its caller
-            del self._waiting[: self._most]
-            if batch:
-                futures = [future for _, future in batch]
-                call = loop.run_in_executor(self._thread, self._function, [item for item, _ in batch])
-                await asyncio.wait([call])
-                _settle(futures, call)
-        self._running = None
+    def _next(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        batch = [(item, future) for item, future in taken if future.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        items, futures = zip(*batch, strict=True)
+        try:
+            answered = list(zip(futures, self._function(items), strict=True))
+        except Exception as error:
+            for future in futures:
+                future.set_exception(error)
+        else:
+            for future, answer in answered:
+                future.set_result(answer)
 
     def close(self) -> None:
-        """End the thread, after what it computes now."""
+        """End the thread, after what waits for it."""
         self._thread.shutdown()
-
-
-def _settle(futures: "Sequence[asyncio.Future[Out]]", call: "asyncio.Future[Sequence[Out]]") -> None:
-    error = call.exception()
-    answers: Sequence[Out | None] = [None] * len(futures) if error else call.result()
-    for future, answer in zip(futures, answers, strict=True):
-        if future.done():
-            continue
-        if error:
-            future.set_exception(error)
-        else:
-            assert answer is not None
-            future.set_result(answer)
 
 
 class Engine:
@@ -113,7 +102,7 @@ class Engine:
         begin = time.perf_counter()
         loop = asyncio.get_running_loop()
         seen = await loop.run_in_executor(self._decoders, self._network.look, data, self._max_pixels)
-        found = await self._model(seen)
+        found = await asyncio.wrap_future(self._model.submit(seen))
         return Answer(
             name=name,
             width=seen.width,
