@@ -145,7 +145,7 @@ def test_a_bad_picture_is_a_sentence_and_the_next_one_is_answered(
     page.open(address)
     page.choose("#files", [tmp_path / "bad.png", tmp_path / "good.png"])
     good, bad = answers(page, 2)
-    assert bad == "bad.png: not a picture (it begins with b'no picture')"
+    assert bad == "bad.png: not a picture (it begins with 'no picture')"
     assert good.endswith("%")
 
 

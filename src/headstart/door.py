@@ -165,7 +165,7 @@ def _open(data: bytes) -> Image.Image:
             raise PictureError("web_page", "a web page, not a picture") from None
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
             raise PictureError("not_a_picture", "HEIC, which cannot be read here: convert it to JPEG") from None
-        raise PictureError("not_a_picture", f"not a picture (it begins with {data[:12]!r})") from None
+        raise PictureError("not_a_picture", f"not a picture (it begins with {repr(data[:12])[1:]})") from None
 
 
 def _load_skeleton(image: Image.Image, data: bytes) -> None:
