@@ -1,5 +1,6 @@
 """Training that was stopped goes on, and ends in the same bits as training that was not."""
 
+import math
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ import test_fit
 import tiny
 from conftest import Project
 from headstart import checkpoint
+from headstart.adamw import AdamW
 from headstart.checkpoint import Checkpoints, Stop
 from headstart.errors import UserError
+from headstart.fit import Best, Scores
 
 
 @pytest.fixture
@@ -120,6 +123,57 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path: Path
         assert all(torch.isfinite(tensor).all() for tensor in found["network"].values())
 
 
+@pytest.mark.usefixtures("always")
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finite loss can have a gradient that is not."""
+    step, steps = AdamW.step, iter(range(100))
+
+    def broken(self: AdamW, rate: float) -> None:
+        step(self, math.nan if next(steps) == 6 else rate)
+
+    monkeypatch.setattr(AdamW, "step", broken)
+    with pytest.raises(UserError, match="the loss is nan in epoch 3, batch 2"):
+        test_fit.run(tmp_path, test_fit.make(), test_fit.network())
+    found = Checkpoints(tmp_path / "checkpoints").load()
+    assert found is not None
+    assert found["place"][:2] == [3, 0]
+    assert all(torch.isfinite(tensor).all() for tensor in found["network"].values())
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_asked_to_stop_while_it_validates(tmp_path: Path, epoch: int) -> None:
+    """The scores are kept: they are not computed anew, not even the last ones."""
+    losses, seen = [9, 5, 6, 4, 8.0], list[int]()
+
+    def validate() -> Scores:
+        seen.append(len(seen))
+        if len(seen) == epoch + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return {"val_loss": losses[seen[-1]]}
+
+    with pytest.raises(KeyboardInterrupt):
+        test_fit.run(tmp_path, test_fit.make(), test_fit.network(), validate)
+    assert len(seen) == epoch + 1
+    found = test_fit.run(tmp_path, test_fit.make(), test_fit.network(), validate)
+    assert found == Best(3, 4, {"val_loss": 4})
+    assert len(seen) == 5
+
+
+def test_only_ended_trainings_are_swept(tmp_path: Path) -> None:
+    ended, under_way, other = (
+        Checkpoints.of(tmp_path, stage, fact) for stage, fact in (("fine-tune", 1), ("fine-tune", 2), ("train-head", 1))
+    )
+    for each in (ended, under_way, other):
+        each.save({"x": torch.ones(1)}, 1)
+    ended.done()
+    other.done()
+    assert ended.load(), "until DVC has recorded the stage, it may have to run again"
+    checkpoint.sweep(tmp_path, "fine-tune")
+    assert not ended.load()
+    assert under_way.load()
+    assert other.load()
+
+
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_asked_to_stop_it_ends_the_step_saves_and_says_so(
     tmp_path: Path, number: int, error: type[BaseException], capfd: pytest.CaptureFixture[str]
@@ -199,6 +253,8 @@ def test_killed_for_real_again_and_again(project: Project, tmp_path: Path, cache
             status, said = attempt(forge, root), (root / "said.txt").read_text()
             assert status == 0, said
             assert ("fine-tune: goes on in epoch" in said) == (kills > 0)
+            assert list((root / ".cache/checkpoints").rglob("*.pt")), "DVC has not yet recorded the stage"
+            checkpoint.sweep(root, "fine-tune")
             assert not list((root / ".cache/checkpoints").rglob("*.pt")), "done: no longer needed"
             models.append(
                 [(root / "stages/fine-tune" / file).read_bytes() for file in ("model.safetensors", "history.csv")]

@@ -19,6 +19,7 @@ from headstart.checkpoint import Checkpoints
 from headstart.classify import Classifier
 from headstart.errors import UserError
 from headstart.fine_tune import fine_tune
+from headstart.train_head import train_head
 from headstart.tune import quicken
 
 needs_compiler = pytest.mark.skipif(
@@ -145,8 +146,10 @@ def test_fine_tuning_gives_the_same_tensors_stopped_or_not(
 def test_a_detectors_trunk_is_compiled(
     detect_project: Project, tmp_path: Path, only_traced: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("fetch", "split", "augment", "train-head"):
+    for name in ("fetch", "weights", "split", "augment"):
         shutil.copytree(detect_project.root / "stages" / name, tmp_path / "stages" / name)
+    train_head(tiny.make_detect_params(train={"compile": True}, train_head={"epochs": 1}), tmp_path)
+    assert not only_traced, "nothing of a frozen trunk wants compiling"
     found = []
     for compiles in (False, True):
         how = {"train": {"compile": compiles, "precision": "fp32"}, "fine_tune": {"epochs": 1, "lr": 1e-4}}

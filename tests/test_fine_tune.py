@@ -201,6 +201,22 @@ def test_autocast_is_close() -> None:
     assert (found.float() - wanted).abs().max() < 0.05 * wanted.abs().max() + 0.01
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_bf16_learns_what_fp32_learns(root: Path, cached: bool) -> None:
+    """The same losses, epoch by epoch, but for bf16's two or three digits."""
+    found = []
+    for precision in ("fp32", "bf16"):
+        how = {"epochs": 4, "lr": 3e-3, "cache_frozen": cached}
+        try:
+            fine_tune(tiny.make_params(train={"precision": precision}, fine_tune=how), root)
+        except UserError as error:
+            pytest.skip(str(error))
+        history = rows(root / "stages/fine-tune/history.csv")
+        found.append([[row["train_loss"], row["val_loss"]] for row in history])
+    assert found[0] != found[1]
+    torch.testing.assert_close(torch.tensor(found[1]), torch.tensor(found[0]), atol=0.02, rtol=0.02)
+
+
 def test_other_augmentation_other_training(root: Path) -> None:
     def weights(**changes: Any) -> bytes:
         fine_tune(tiny.make_params(**changes), root)
@@ -321,6 +337,22 @@ def test_an_option_changes_the_model_and_gives_the_same_bits_stopped_or_not(
     with pytest.raises(KeyboardInterrupt):
         model_and_history(root, fine_tune=fine_tuned | how)
     assert model_and_history(root, fine_tune=fine_tuned | how) == first
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"lr": 0.02}, {"layer_decay": 0.5}, {"label_smoothing": 0.3}, {"ema": 0}, {"freeze_depth": 2}],
+    ids=lambda how: next(iter(how)),
+)
+def test_an_option_counts_and_a_checkpoint_of_another_value_does_not(
+    root: Path, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    plain = model_and_history(root)
+    first = model_and_history(root, fine_tune=how)
+    shutil.rmtree(root / ".cache/checkpoints")
+    assert model_and_history(root, fine_tune=how) == first
+    assert first != plain
 
 
 @pytest.mark.usefixtures("last_epoch_is_best")

@@ -102,6 +102,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         ((1, 2, 3, 4, 5), 0),
         ((9, 2, 2, 2, 2), 1),
         ((9, math.nan, 3, 4, 5), 2),
+        ((math.nan, 9, 3, 4, 5), 2),
     ],
 )
 @pytest.mark.parametrize("ema", [0, 0.9])

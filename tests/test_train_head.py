@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import tiny
 from conftest import Project
-from headstart import modelfile
+from headstart import checkpoint, coco, modelfile
 from headstart.errors import UserError
 from headstart.train_head import train_head
 
@@ -56,6 +56,33 @@ def test_another_rate_runs_no_trunk(project: Project, tmp_path: Path, monkeypatc
     assert (root / "stages/train-head/model.safetensors").read_bytes() != before
     train_head(project.params, root)
     assert (root / "stages/train-head/model.safetensors").read_bytes() == before
+
+
+def test_another_rate_or_a_corrected_label_does_not_go_on_from_an_old_checkpoint(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    for name in ("weights", "split", "augment", "fetch"):
+        shutil.copytree(project.root / "stages" / name, tmp_path / "stages" / name)
+    train_head(project.params, tmp_path)
+    slow = tiny.make_params(train_head={"lr": 0.002})
+    train_head(slow, tmp_path)
+    other_rate = (tmp_path / "stages/train-head/model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / ".cache/checkpoints")
+    train_head(slow, tmp_path)
+    assert (tmp_path / "stages/train-head/model.safetensors").read_bytes() == other_rate
+    train_head(project.params, tmp_path)
+    path = tmp_path / "stages/augment/train.json"
+    train = coco.read(path)
+    first, *others = train.images
+    other = next(image.label for image in others if image.label != first.label)
+    coco.write(train.model_copy(update={"images": (first.model_copy(update={"label": other}), *others)}), path)
+    found = []
+    for _ in range(2):
+        train_head(project.params, tmp_path)
+        found.append((tmp_path / "stages/train-head/model.safetensors").read_bytes())
+        shutil.rmtree(tmp_path / ".cache/checkpoints")
+    assert found[0] == found[1]
 
 
 def test_the_same_bits_in_another_folder(project: Project, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `.cache/checkpoints/<stage>/<key>/` holds the last two. The key is the hash of all that the result depends on, so a
 checkpoint of other params, pictures or code is never used. No DVC out lies there: DVC deletes a stage's outs before
-it runs.
+it runs. When the stage is done they stay until the next one begins: before DVC has written down that a stage ran, a
+kill makes it run again.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -24,6 +26,7 @@ from headstart.files import listed
 
 EVERY = 20.0  # seconds of training that a kill may cost
 KEPT = 2
+_DONE = "done"  # a file that says that the training these belong to has ended
 
 
 class Checkpoints:
@@ -80,12 +83,20 @@ class Checkpoints:
             return found
         return None
 
-    def clear(self) -> None:
-        """Remove them: the training is done and its result is on disk."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def done(self) -> None:
+        """The training has ended and its result is on disk: `sweep` may remove them."""
+        if self._all():
+            with suppress(OSError):
+                (self._folder / _DONE).touch()
 
     def _all(self) -> list[Path]:
         return listed(self._folder, "*.pt")[::-1]
+
+
+def sweep(root: Path, stage: str) -> None:
+    """Remove the checkpoints of a stage's ended trainings; to be called when DVC has recorded that stage."""
+    for done in (root / ".cache/checkpoints" / stage).glob(f"*/{_DONE}"):
+        shutil.rmtree(done.parent, ignore_errors=True)
 
 
 def _code() -> str:
@@ -128,5 +139,5 @@ class Stop:
 
     def _leave(self, number: int) -> None:
         if number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         raise SystemExit(128 + number)

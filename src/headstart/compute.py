@@ -58,7 +58,8 @@ def prepare(params: TrainParams, seed: int) -> Compute:
     torch.backends.cudnn.benchmark = False
     # We read no uninitialised memory, and filling it would cost a pass over each block.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # With its number: which one is the current one, each thread says for itself.
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     can = _has_bf16(device)
     if params.precision == "bf16" and not can:
         raise UserError("params.yaml: train.precision: 'bf16': this machine does not compute in bf16; use auto or fp32")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart import classify, coco, modelfile, pixels, source_bias
+from headstart import checkpoint, classify, coco, modelfile, pixels, source_bias
 from headstart.batches import VAL_BATCH, outputs
 from headstart.calibration import Floats, Logits
 from headstart.coco import Image, Manifest
@@ -34,6 +34,7 @@ def evaluate(params: Params, root: Path) -> None:
         _detector(parts, params, root)
     else:
         _classifier(parts, params, root)
+    checkpoint.sweep(root, "fine-tune")
 
 
 def _classifier(parts: Mapping[str, Manifest], params: Params, root: Path) -> None:

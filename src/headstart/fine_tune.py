@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from headstart import classify, freeze, lessons, modelfile, weights
+from headstart import checkpoint, classify, freeze, lessons, modelfile, weights
 from headstart.compute import Compute, prepare
 from headstart.embed import Trunk
 from headstart.files import write_json
@@ -43,6 +43,7 @@ def fine_tune_by(params: Params, root: Path, fit: Fit) -> None:
     """The stage with another loop in the place of `fit`: the range test's, say."""
     compute = prepare(params.train, params.seed)
     tensors, card = modelfile.read(root / "stages/train-head/model.safetensors")
+    checkpoint.sweep(root, "train-head")
     section, out = params.fine_tune, root / "stages/fine-tune"
     of_task = _detector if params.task == "detect" else _classifier
     network, blocks, idle, shown = of_task(tensors, card, params, compute, root)
@@ -71,7 +72,7 @@ def fine_tune_by(params: Params, root: Path, fit: Fit) -> None:
     write_json(out / "metrics.json", tuned.best.row() | sizes)
     rows = [{"block": n, "name": name, "parameters": size, "state": state} for n, name, size, state in table]
     write_json(out / "blocks.json", rows)
-    tuned.checkpoints.clear()
+    tuned.checkpoints.done()
 
 
 def _classifier(tensors: dict[str, Tensor], card: Card, params: Params, compute: Compute, root: Path) -> Pupil:
@@ -82,7 +83,8 @@ def _classifier(tensors: dict[str, Tensor], card: Card, params: Params, compute:
             return lessons.fresh(network, params, card, compute, root)
         pretrained = modelfile.under("trunk.", tensors)
         digest = modelfile.digest(pretrained)
-        trunk = Trunk(lambda: _trunk(pretrained, card), digest, card.input, compute, root, card.backbone)
+        most = params.train.cache_gb
+        trunk = Trunk(lambda: _trunk(pretrained, card), digest, card.input, compute, root, card.backbone, most)
         return lessons.cached(network, frozen, trunk, params, card)
 
     return Pupil(network, freeze.blocks(network.trunk), frozenset(), shown)

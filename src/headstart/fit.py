@@ -86,13 +86,22 @@ def fit(
     def scores() -> Scores:
         return ranks.told(validate())  # all must agree, to the bit, on which epoch is the best
 
+    def pause(asked: int) -> None:
+        """Save where the last checkpoint is old, and leave where that is asked."""
+        if (checkpoints.due() or asked) and run.sound():
+            checkpoints.save(run.state(), (run.epoch - 1) * steps + run.step)
+        if asked:
+            ranks.wait()  # or a launcher may end the first one while it writes
+        stop.obey(asked, f"{what}: stopped in epoch {run.epoch} after batch {run.step} of {steps}; `dvc repro` goes on")
+
     run, seed = _Run(network, groups, params), torch.initial_seed()
     if found := checkpoints.load():
         run.restore(found)
     if ranks.told((run.epoch, run.step)) != (run.epoch, run.step):
         raise UserError(".cache/checkpoints: not all processes find the same ones; give all one file system")
     if found:
-        print(f"{what}: goes on in epoch {run.epoch}, after batch {run.step} of {steps}", flush=True)
+        where = f"in epoch {run.epoch}, after batch {run.step} of {steps}"
+        print(f"{what}: goes on {where if run.epoch <= params.most_epochs() else 'after its last epoch'}", flush=True)
         _write(history, run.rows)
     else:
         network.eval()
@@ -114,16 +123,8 @@ def fit(
                     raise _not_finite(total, what, params, run, steps, pictures(run.epoch, run.step))
                 rate = params.lr * schedule((run.epoch - 1) * steps + run.step, steps, params)
                 run.learn(value, total, rate, steps, int(sum(sizes)))
-                if not run.whole():
-                    continue
-                if checkpoints.due() or asked:
-                    checkpoints.save(run.state(), (run.epoch - 1) * steps + run.step)
-                    if asked:
-                        ranks.wait()  # or a launcher may end the first one while it writes
-                stop.obey(
-                    asked,
-                    f"{what}: stopped in epoch {run.epoch} after batch {run.step} of {steps}; `dvc repro` goes on",
-                )
+                if run.whole():
+                    pause(asked)
             row = run.end_epoch(scores, params.lr * schedule(run.epoch * steps - 1, steps, params))
             print(
                 f"  epoch {len(run.rows):>3}/{params.most_epochs()}  train loss {row['train_loss']:.4f}"
@@ -131,6 +132,7 @@ def fit(
                 flush=True,
             )
             _write(history, run.rows)
+            pause(int(max(ranks.each(stop.asked or 0))[0]))
     if run.impatient():
         print(f"  no better val loss for {params.stops_after()} epochs: stopped")
     network.load_state_dict(run.kept)
@@ -168,6 +170,10 @@ class _Run:
         """Whether every batch seen is in the weights: only then is there nothing more to a run than its state."""
         return not self._waiting
 
+    def sound(self) -> bool:
+        """Whether all weights are numbers: after a gradient that was none, the next batch's loss says so."""
+        return bool(torch.isfinite(nn.utils.get_total_norm([each.detach() for each in self._trained])))
+
     def learn(self, value: Tensor, total: float, rate: float, steps: int, count: int) -> None:
         """One batch; a step down once there are enough of them.
 
@@ -204,7 +210,7 @@ class _Run:
         current = _swap(self._trained, self._average)
         self.scores = scores = validate()
         self.rows.append({"epoch": self.epoch, "lr": rate, "train_loss": self._total / self._count, **scores})
-        if scores["val_loss"] < self.best.scores["val_loss"]:
+        if scores["val_loss"] < self.best.scores["val_loss"] or math.isnan(self.best.scores["val_loss"]):
             self.keep(Best(self.epoch, self.epoch, scores))
         _swap(self._trained, current)
         self.epoch, self.step, self._total, self._count = self.epoch + 1, 0, 0.0, 0.0

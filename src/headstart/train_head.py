@@ -44,7 +44,7 @@ def train_head_by(params: Params, root: Path, fit: Fit) -> None:
         _try_size(network, card)
         return network
 
-    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root, card.backbone)
+    trunk = Trunk(build, modelfile.digest(pretrained), card.input, compute, root, card.backbone, params.train.cache_gb)
     depth = params.fine_tune.freeze_depth if params.fine_tune.cache_frozen else 0
     found = embeddings([*train.images, *val.images], trunk, depth)
     features, val_features = found[: len(train.images)], found[len(train.images) :]
@@ -67,7 +67,7 @@ def train_head_by(params: Params, root: Path, fit: Fit) -> None:
     def validate() -> Scores:
         return classify.score(head(val_features), val_targets)
 
-    facts = [[image.sha256 for image in part.images] for part in (train, val)]
+    facts = [[(image.sha256, image.label) for image in part.images] for part in (train, val)]
     checkpoints = Checkpoints.of(
         root, "train-head", trunk.sha256, compute.name(), params.seed, card.model_dump(), section.model_dump(), facts
     )
@@ -89,7 +89,7 @@ def train_head_by(params: Params, root: Path, fit: Fit) -> None:
     tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     modelfile.save(root / "stages/train-head/model.safetensors", tensors, card)
     write_json(root / "stages/train-head/metrics.json", best.row())
-    checkpoints.clear()
+    checkpoints.done()
 
 
 def _detector(params: Params, root: Path, fit: Fit) -> None:
@@ -124,7 +124,7 @@ def _detector(params: Params, root: Path, fit: Fit) -> None:
     )
     modelfile.save(out / "model.safetensors", tuned.tensors, card)
     write_json(out / "metrics.json", tuned.best.row())
-    tuned.checkpoints.clear()
+    tuned.checkpoints.done()
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best epoch, its tensors under their own names, and the checkpoints to clear once these are on disk."""
+    """The best epoch, its tensors under their own names, and the checkpoints: done once these are on disk."""
 
     best: Best
     tensors: dict[str, Tensor]
@@ -95,9 +95,11 @@ def tune(
     frozen = freeze.freeze(trunk, plan.blocks, plan.depth, plan.idle)
     before = {name: tensor.clone() for name, tensor in trunk.named_parameters() if name in frozen}
     shown = lessons(frozen)
-    quicken(trunk)
+    if compute.device.type == "cpu":
+        quicken(trunk)
     compute.place(network)
-    if plan.compiled:
+    compute.place(shown.network)  # a cut trunk has some tensors of its own
+    if plan.compiled and plan.depth < len(plan.blocks):
         compile_trunk(shown.network)
 
     checkpoints = Checkpoints.of(
