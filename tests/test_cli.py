@@ -1,5 +1,6 @@
 """The command line: quick to help, one line for a mistake, one command a stage."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -104,6 +105,38 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "argv", ["headstart", "split"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", ".cache/x"), 2, "error: .cache/x: no room left on this disk"),
+        (KeyboardInterrupt(), 130, "split: stopped; `dvc repro` goes on with what is kept"),
+        (KeyboardInterrupt(2), 130, ""),
+    ],
+)
+def test_a_full_disk_and_ctrl_c_are_one_line(
+    tmp_path: Path,
+    error: BaseException,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "1")  # only the first process records: no MLflow here
+    monkeypatch.setattr("headstart.split.split_stage", broken)
+    monkeypatch.setattr(sys, "argv", ["headstart", "split"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith(line)
+    assert said.count("\n") == bool(line)
 
 
 def test_without_a_command_there_is_help() -> None:

@@ -12,6 +12,7 @@ from headstart.batches import BATCH
 from headstart.coco import Image
 from headstart.compute import Compute
 from headstart.embed import Trunk, activations, embeddings
+from headstart.errors import UserError
 from headstart.files import sha256
 from headstart.pixels import Input
 from headstart.weights import trunk
@@ -57,14 +58,19 @@ def stored(root: Path, count: int = 6, first: int = 0) -> list[Image]:
 
 
 def embed(
-    images: list[Image], root: Path, weights: str = "w", wanted: Input = SEEN, made: list[int] | None = None
+    images: list[Image],
+    root: Path,
+    weights: str = "w",
+    wanted: Input = SEEN,
+    made: list[int] | None = None,
+    name: str = "",
 ) -> Tensor:
     def build() -> nn.Module:
         if made is not None:
             made.append(1)
         return Counted()
 
-    found = embeddings(images, Trunk(build, weights, wanted, FP32, root))
+    found = embeddings(images, Trunk(build, weights, wanted, FP32, root, name))
     while RUN and SIZES[0] == 1:  # the pictures by which folding proves itself
         RUN.pop(0)
         SIZES.pop(0)
@@ -120,7 +126,9 @@ def test_other_weights_or_preprocessing_are_other_features(tmp_path: Path) -> No
         assert sum(RUN) == 6 * number
     embed(images, tmp_path, weights="others")
     assert sum(RUN) == 30
-    assert len(list((tmp_path / ".cache/embeddings").iterdir())) == 6
+    embed(images, tmp_path, name="quickgelu")
+    assert sum(RUN) == 36, "the same weights may be those of another network"
+    assert len(list((tmp_path / ".cache/embeddings").iterdir())) == 7
 
 
 def test_every_pass_has_the_same_size(tmp_path: Path) -> None:
@@ -181,6 +189,20 @@ def test_activations_are_kept_as_the_pictures_pass(tmp_path: Path) -> None:
     assert set(rows) == {image.sha256 for image in images}
     other = activations(images[:0], kept, depth=2)
     assert not other, "another depth, other rows"
+
+
+def test_activations_that_take_more_than_they_may(tmp_path: Path) -> None:
+    images = stored(tmp_path)
+
+    def within(most_gb: float) -> Trunk:
+        return Trunk(lambda: trunk(tiny.TRUNK), "w", SEEN, FP32, tmp_path, most_gb=most_gb)
+
+    for run in (activations, embeddings):
+        with pytest.raises(UserError, match=r"cache_frozen: true: what 3 frozen blocks say of 6 pictures takes .* kB"):
+            run(images, within(1e-6), depth=3)
+    assert not list((tmp_path / ".cache").rglob("*.safetensors"))
+    assert len(activations(images, within(1e-3), depth=3)) == 6
+    assert len(activations(images, within(1e-6), depth=3)) == 6, "they are there"
 
 
 def test_a_broken_file_of_the_cache_is_made_again(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """What is under .cache: told as it is, and cleared without harm to a stage that runs."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from conftest import Project
-from headstart import cli, kept, pixels, rowcache
+from headstart import checkpoint, cli, kept, pixels, rowcache
 from headstart.checkpoint import Checkpoints
 from headstart.coco import Image
 from headstart.errors import UserError
@@ -109,7 +112,51 @@ def test_a_stage_goes_on_while_all_is_cleared(tmp_path: Path, capfd: pytest.Capt
         checkpoints = Checkpoints.of(tmp_path, "fine-tune", "facts")
         checkpoints.save({"turn": turn}, turn)
         assert checkpoints.load() in (None, {"turn": turn})
-        checkpoints.clear()
+        checkpoints.done()
+        checkpoint.sweep(tmp_path, "fine-tune")
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+import numpy as np, torch
+from headstart import pixels, rowcache
+from test_pixels import stored, wanted
+root = Path(sys.argv[1])
+images = stored(root / "files", 6)
+images = [image.model_copy(update={"file_name": f"files/{image.file_name}"}) for image in images]
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(40):
+    some = [image.model_copy(update={"sha256": f"{turn} {image.sha256}"}) for image in images]
+    found = pixels.load(some, root, wanted(), "decode")
+    assert all(np.array_equal(one, pixels.decode(root / i.file_name, wanted())) for one, i in zip(found, some))
+    made = rowcache.write(root / f".cache/embeddings/{turn}", ["x", "y"], torch.full((2, 3), float(turn)))
+    assert {name: row.tolist() for name, row in made.items()} == {"x": [turn] * 3, "y": [turn] * 3}
+    there = rowcache.read(root / f".cache/embeddings/{turn}")
+    assert {name: row.tolist() for name, row in there.items()} == {"x": [turn] * 3, "y": [turn] * 3}
+"""
+
+
+def test_two_processes_keep_the_same_things_at_one_time(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    stored(tmp_path / "files", 6)
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RACE, str(tmp_path)]
+    both = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=paths) for _ in range(2)]
+    for one in both:
+        assert one.stdout
+        assert one.stdout.readline() == "ready\n"
+    for one in both:
+        assert one.stdin
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    for one in both:
+        one.communicate(timeout=60)
+        assert one.returncode == 0
+    assert len(list((tmp_path / ".cache").rglob("*.npy"))) == 40
+    assert len(list((tmp_path / ".cache").rglob("*.safetensors"))) == 40
+    assert not list((tmp_path / ".cache").rglob("*.part"))
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +182,22 @@ def test_sizes_in_words(size: int, words: str) -> None:
     assert kept.in_bytes(size) == words
 
 
+def test_after_an_error_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / ".cache/pixels/abc/pixels.npy"
+
+    def fail() -> None:
+        with kept.making(path) as part:
+            part.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not list((tmp_path / ".cache/pixels").iterdir())
+
+
 def test_what_a_killed_process_left_is_cleared_after_a_day(tmp_path: Path) -> None:
-    part = kept.part(tmp_path / ".cache/pixels/abc/pixels.npy")
+    part = tmp_path / ".cache/pixels/abc-pixels.77.part"
+    part.parent.mkdir(parents=True)
     part.write_bytes(b"half")
     left = tmp_path / ".cache/cleared-x/0/pixels.npy"
     left.parent.mkdir(parents=True)

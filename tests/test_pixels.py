@@ -1,5 +1,6 @@
 """Pixels of the network's size: as timm and Pillow make them, decoded once."""
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -90,6 +91,21 @@ def test_too_many_to_keep_are_decoded_each_time_to_the_same_pixels(tmp_path: Pat
     assert len(files) == len(found) == 5
     for rows in (slice(1, 4), slice(3, 9), np.array([4, 0, 0, 2])):
         assert np.array_equal(files[rows], found[rows])
+
+
+def test_a_full_disk_is_an_error_and_no_dead_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    images = stored(tmp_path)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        pixels.load(images, tmp_path, wanted(), "decode")
+    assert not list((tmp_path / ".cache/pixels").rglob("*.part"))
+    monkeypatch.undo()
+    pixels.load(images, tmp_path, wanted(), "decode")
+    (file,) = cached(tmp_path)
+    assert file.stat().st_blocks * 512 >= 5 * 48 * 48 * 3
 
 
 def cached(root: Path) -> set[Path]:

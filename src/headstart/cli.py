@@ -1,5 +1,6 @@
 """The command line: load params, open tracking, call one function. What a stage does is in its own module."""
 
+import errno
 import importlib
 import json
 import sys
@@ -45,11 +46,16 @@ def run(name: str) -> None:
     root = Path.cwd()
     loaded = params_file.load(Path("params.yaml"))
     module, function = STAGES[name]
-    with recorder.stage(name, loaded, root):
-        if name in SHARED:
-            ranks.start()
-        stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
-        stage(loaded, root)
+    try:
+        with recorder.stage(name, loaded, root):
+            if name in SHARED:
+                ranks.start()
+            stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
+            stage(loaded, root)
+    except KeyboardInterrupt as stop:
+        if not stop.args:  # a training says it itself
+            print(f"{name}: stopped; `dvc repro` goes on with what is kept", file=sys.stderr)
+        raise
 
 
 @app.command(rich_help_panel=PIPELINE)
@@ -196,3 +202,9 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or Path.cwd()
+        print(f"error: {where}: no room left on this disk; make some, and the same command goes on", file=sys.stderr)
+        sys.exit(2)

@@ -1,8 +1,10 @@
 """What a frozen network says of a picture, run once and kept: a content-addressed cache under .cache/."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from headstart.batches import BATCH, outputs, row_outputs
 from headstart.coco import Image
 from headstart.compute import Compute, trial_pictures
 from headstart.cut import Cut, cut
+from headstart.errors import UserError
 from headstart.fold import fold
 from headstart.fuse import fuse
+from headstart.kept import in_bytes
 from headstart.pixels import Input
 from headstart.progress import track
 
@@ -34,11 +38,13 @@ class Trunk:
     wanted: Input
     compute: Compute
     root: Path  # of the repository
-    name: str = ""  # for people who look at what is kept
+    name: str = ""  # of the network: two may share names and shapes of weights, and compute something else
+    most_gb: float = math.inf  # that `activations` may take, 10^9 bytes
 
     def folder(self, kind: str, *more: object) -> Path:
         """Where rows are kept: the key is everything they depend on, the picture aside."""
-        parts = (self.sha256, self.wanted.model_dump_json(), self.compute.name(), torch.__version__, *more)
+        code = [f"{name} {version(name)}" for name in ("pillow", "timm", "torch")]
+        parts = (self.name, self.sha256, self.wanted.model_dump_json(), self.compute.name(), *code, *more)
         return self.root / f".cache/{kind}" / hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
 
     def words(self) -> str:
@@ -74,8 +80,23 @@ def activations(images: Sequence[Image], trunk: Trunk, depth: int, parts: Cut | 
     """What the first `depth` blocks say of each picture, as `rows` gives it.
 
     `parts` is the trunk cut at `depth`, where the caller has it already.
+
+    Raises:
+        UserError: they take more than `trunk.most_gb`.
     """
-    return rows(images, trunk, lambda: (parts or _parts(trunk, depth)).lower, f"blocks below {depth}")
+
+    def lower() -> nn.Module:
+        found = parts or _parts(trunk, depth)
+        size = len({image.sha256 for image in images}) * found.width * (2 if trunk.compute.bf16 else 4)
+        if size > trunk.most_gb * 1e9:
+            raise UserError(
+                f"params.yaml: fine_tune.cache_frozen: true: what {depth} frozen blocks say of {len(images):,} "
+                f"pictures takes {in_bytes(size)}, and train.cache_gb is {trunk.most_gb:g}; give more there, a larger "
+                "fine_tune.freeze_depth, or false"
+            )
+        return found.lower
+
+    return rows(images, trunk, lower, f"blocks below {depth}")
 
 
 def rows(

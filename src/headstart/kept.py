@@ -11,8 +11,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,19 +47,22 @@ def use(folder: Path, words: str) -> None:
         write_text(folder / ABOUT, f"{words}\n")
 
 
-def part(path: Path) -> Path:
-    """Where a file of an entry is written; beside the entry, where nothing clears it. `put` gives it its name."""
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """Where a file of an entry is written: beside the entry, where nothing clears it. In the end it gets its name.
+
+    Where its entry is being cleared it goes too; what is mapped stays readable. After an error nothing is left.
+    """
     beside = path.parent.parent
     beside.mkdir(parents=True, exist_ok=True)
-    return beside / f"{path.parent.name}-{path.stem}.{os.getpid()}.part"
-
-
-def put(part: Path, path: Path) -> None:
-    """Give a file its name. Where its entry is being cleared it goes too; what is mapped stays readable."""
-    with suppress(FileNotFoundError, FileExistsError):  # the second by mkdir, if it goes between two looks
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(path)
-    part.unlink(missing_ok=True)
+    part = beside / f"{path.parent.name}-{path.stem}.{os.getpid()}.part"
+    try:
+        yield part
+        with suppress(FileNotFoundError, FileExistsError):  # the second by mkdir, if it goes between two looks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def entries(root: Path) -> list[Entry]:

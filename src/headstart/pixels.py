@@ -1,6 +1,8 @@
 """Picture file -> pixels of the network's size: decoded once, kept as bytes. No torch in here."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,16 +149,27 @@ def load(images: Sequence[Image], root: Path, wanted: Input, what: str) -> Pixel
     return found
 
 
+def _take_room(file: Path) -> None:
+    """Have the disk set aside what a sparse file lacks: a full one is an error here, and later a dead process."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            try:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:  # anything else: a file system that cannot do that
+                    raise
+
+
 def _store(images: Sequence[Image], root: Path, wanted: Input, path: Path, what: str) -> Pixels:
-    part = kept.part(path)
     shape = (len(images), wanted.size, wanted.size, 3)
-    pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+    with kept.making(path) as part:
+        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        _take_room(part)
 
-    def put(number: int) -> None:
-        pixels[number] = decode(root / images[number].file_name, wanted)
+        def put(number: int) -> None:
+            pixels[number] = decode(root / images[number].file_name, wanted)
 
-    pool.each(put, range(len(images)), what)
-    pixels.flush()
-    kept.put(part, path)
+        pool.each(put, range(len(images)), what)
+        pixels.flush()
     pixels.flags.writeable = False
     return pixels

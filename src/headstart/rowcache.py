@@ -33,11 +33,9 @@ def write(folder: Path, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]
     """
     joined = " ".join(names).encode()
     path = folder / f"{hashlib.sha256(joined).hexdigest()[:32]}.safetensors"
-    part = kept.part(path)
-    save_file({"names": torch.frombuffer(bytearray(joined), dtype=torch.uint8), "rows": rows}, part)
-    found = _load(part)  # before it has its name: from then on it may be cleared
-    kept.put(part, path)
-    return found
+    with kept.making(path) as part:
+        save_file({"names": torch.frombuffer(bytearray(joined), dtype=torch.uint8), "rows": rows}, part)
+        return _load(part)  # before it has its name: from then on it may be cleared
 
 
 def _load(path: Path) -> dict[str, Tensor]:
