@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
 from importlib.metadata import version
@@ -24,6 +25,7 @@ import tiny
 from conftest import Project
 from headstart import mlflow_store, registry, sitting, tracking
 from headstart.predict import Model
+from headstart.servable import Servable
 from headstart.sitting import Sitting
 from test_dvc import closure
 
@@ -130,7 +132,9 @@ def test_bytes_base64_and_paths_are_answered_as_headstart_predict_does(home: Pat
 @pytest.mark.parametrize(
     ("picture", "said"),
     [
-        ("gone.png", "picture 1: neither base64 nor a file: 'gone.png'"),
+        ("gone.png", "picture 1: neither base64 nor a file that can be read: 'gone.png'"),
+        ("größe.png", "picture 1: neither base64 nor a file that can be read: 'größe.png'"),
+        (base64.b64encode(b"no picture".ljust(3072)).decode(), "picture 1: not a picture"),  # as long as a path may be
         (base64.b64encode(b"no picture").decode(), "picture 1: not a picture"),
         (b"", "picture 1: an empty file"),
         (7, "picture 1: bytes, base64 or a path are wanted, not int"),
@@ -141,6 +145,37 @@ def test_what_is_no_picture_is_a_sentence(home: Path, project: Project, picture:
     good = project.root / tiny.manifest(home, "split", "test").images[0].file_name
     with pytest.raises(ValueError, match=said):
         model.predict(pd.DataFrame({"image": [good.read_bytes(), picture]}))
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    servable = Servable(project.root / "stages/export")
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ValueError, match="picture 0: neither base64 nor a file that can be read: "):
+        servable.predict({"image": [str(tmp_path / "a.png")]})
+
+
+def test_nothing_is_quoted_of_a_file_that_is_no_picture(project: Project, tmp_path: Path) -> None:
+    servable = Servable(project.root / "stages/export")
+    path = tmp_path / "shadow"
+    for begin, said in ((b"", "not a picture"), (b"P6\n", "broken"), (b"<html>", "web page")):
+        path.write_bytes(begin + b"s3cret")
+        with pytest.raises(ValueError, match=f"^picture 0: {path}: {said}$") as caught:
+            servable.predict({"image": [str(path)]})
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value)), "nor in what led to it"
+
+
+def test_the_logged_model_says_what_it_takes_and_gives(home: Path) -> None:
+    model = pyfunc.load_model(str(logged(home)))
+    signature = model.metadata.signature
+    assert signature.inputs.input_names() == ["image"]
+    (row,) = model.predict(model.input_example)
+    assert signature.outputs.input_names() == list(row) == ["label", "probability", "probabilities"]
 
 
 def test_a_name_given_later_registers_the_run_that_is_there(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +290,11 @@ def test_mlflow_serves_the_champion(home: Path, project: Project) -> None:
         status, said = post(port, base64.b64encode(b"no picture").decode())
         assert status == 400
         assert "not a picture" in json.dumps(said)
+        (home / "shadow").write_text("s3cret")
+        status, said = post(port, str(home / "shadow"))
+        assert status == 400
+        assert "shadow: not a picture" in json.dumps(said)
+        assert "s3cret" not in json.dumps(said)
     finally:
         os.killpg(server.pid, 15)
         server.wait(20)

@@ -5,15 +5,15 @@ name; nothing is unpickled, and neither headstart nor torch need be installed wh
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from headstart.door import MAX_BYTES, PictureError
-from headstart.predict import Model, Said, look
+from headstart.pixels import Input
+from headstart.predict import Look, Model, Said, look
 
-_LONGEST_PATH = 4096  # characters; what is longer can only be base64
+_PATH_MAX = 4096  # bytes, the ending 0 included; what is longer can only be base64
 
 
 class Servable:
@@ -40,9 +40,9 @@ class Servable:
         seen = []
         for number, picture in enumerate(pictures["image"]):
             try:
-                seen.append(look(_bytes(picture), self._model.input))
-            except PictureError as error:
-                raise ValueError(f"picture {number}: {error}") from error
+                seen.append(_look(picture, self._model.input))
+            except PictureError as error:  # `from None`: MLflow's server sends the whole traceback to who asked
+                raise ValueError(f"picture {number}: {error}") from None
         return [_row(said) for one in seen for said in self._model.say([one], self._model.threshold or 0.0)]
 
 
@@ -51,20 +51,43 @@ def _load_pyfunc(data_path: str) -> Servable:
     return Servable(Path(data_path))
 
 
+def _look(picture: object, wanted: Input) -> Look:
+    """Of a file on this machine an error says what kind it is, and nothing of what stands in the file."""
+    data = _file(picture) if isinstance(picture, str) else None
+    if data is None:
+        return look(_bytes(picture), wanted)
+    try:
+        return look(data, wanted)
+    except PictureError as error:
+        raise PictureError(error.kind, f"{picture}: {error.kind.replace('_', ' ')}") from None
+
+
+def _file(name: str) -> bytes | None:
+    """A file's bytes; None: there is none of that name, or it cannot be read."""
+    if len(name) >= _PATH_MAX or "\0" in name:
+        return None
+    try:
+        path = Path(name)
+        if not path.is_file():
+            return None
+        if path.stat().st_size > MAX_BYTES:
+            raise PictureError("too_large", f"{name}: more than {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except OSError:  # base64 may make a name that is too long
+        return None
+
+
 def _bytes(picture: object) -> bytes:
     if isinstance(picture, bytes | bytearray | memoryview):
         return bytes(picture)
     if not isinstance(picture, str):
         raise PictureError("not_a_picture", f"bytes, base64 or a path are wanted, not {type(picture).__name__}")
-    if len(picture) <= _LONGEST_PATH and "\0" not in picture and (path := Path(picture)).is_file():
-        if path.stat().st_size > MAX_BYTES:
-            raise PictureError("too_large", f"{picture}: more than {MAX_BYTES:,} bytes")
-        return path.read_bytes()
     text = picture.partition(",")[2] if picture.startswith("data:") else picture
     try:
         return base64.b64decode("".join(text.split()), validate=True)
-    except binascii.Error:
-        raise PictureError("not_a_picture", f"neither base64 nor a file: {picture[:60]!r}") from None
+    except ValueError:
+        said = f"neither base64 nor a file that can be read: {picture[:60]!r}"
+        raise PictureError("not_a_picture", said) from None
 
 
 def _row(said: Said) -> dict[str, Any]:
