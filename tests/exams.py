@@ -76,6 +76,6 @@ def make_facts(labels: Sequence[str]) -> ReportFacts:
         licenses={"CC0": 12},
         duplicates={"identical": 1},
         frozen=Table("Blocks", ("block", "parameters", "trained"), (("stem", 928, "no"), ("blocks.0", 1200, "yes"))),
-        commands=("git checkout abc1234", "make repro"),
+        commands=("git clone somewhere", "make repro"),
         notes=("The backbone may have seen these.",),
     )

@@ -1,5 +1,7 @@
 """The exam: both models on the same pictures, and facts that the report can stand on."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 
 import tiny
 from conftest import Project
-from headstart import classify, modelfile, pixels
+from headstart import classify, coco, modelfile, pixels
 from headstart.batches import outputs
 from headstart.compute import prepare
 from headstart.errors import UserError
@@ -53,8 +55,30 @@ def test_the_report_says_what_was_done(project: Project) -> None:
     page = (project.root / "stages/evaluate/report.html").read_text(encoding="utf-8")
     for said in ("blue or red: the report", tiny.TRUNK, "32 px (squash)", "3 of 6 blocks", "folder:data", "conv_stem"):
         assert said in page, said
-    assert "git clone" in page
+    assert "mlflow.source.git.commit" in page
+    assert "git checkout &lt;its commit&gt;\ncp &lt;its params.yaml&gt; params.yaml\nmake repro\n" in page
     assert str(project.root) not in page, "no path of this machine"
+
+
+def test_the_report_counts_licences_and_duplicates(project: Project, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(project.root, root)
+    test = coco.read(root / "stages/split/test.json")
+    licensed = test.images[0].model_copy(update={"license": "CC BY 4.0"})
+    coco.write(test.model_copy(update={"images": (licensed, *test.images[1:])}), root / "stages/split/test.json")
+    metrics = root / "stages/split/metrics.json"
+    found = {"identical_pictures": 5, "near_duplicate_pairs": 6, "dropped": 7}
+    metrics.write_text(json.dumps(tiny.read_json(metrics) | found))
+    evaluate(project.params, root)
+    page = (root / "stages/evaluate/report.html").read_text(encoding="utf-8")
+    for name, count in {
+        "not stated": 23,
+        "CC BY 4.0": 1,
+        "identical to another picture": 5,
+        "near-duplicate pairs, each kept in one split": 6,
+        "left out, since a later split has the same picture": 7,
+    }.items():
+        assert f'<tr><th scope="row">{name}</th><td>{count}</td></tr>' in page
 
 
 def test_the_last_lines_name_the_result(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_the_page_says_what_it_was_told(html: str) -> None:
         "CC0",
         "identical",
         "blocks.0",
-        "git checkout abc1234\nmake repro\n",
+        "git clone somewhere\nmake repro\n",
         "The backbone may have seen these.",
         "nobody, CC0",
     ):

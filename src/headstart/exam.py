@@ -24,7 +24,13 @@ from headstart.report import ReportFacts, Table
 from headstart.source_bias import LabelSources
 from headstart.weights import UNTRAINED
 
-COMMANDS = ("git clone <this repository> && cd <its folder>", "make repro")
+# No commit's hash: DVC's outs are the same bytes for the same params and code, whatever else was committed.
+COMMANDS = (
+    "git clone <this repository> && cd <its folder>",
+    "git checkout <its commit>",
+    "cp <its params.yaml> params.yaml",
+    "make repro",
+)
 
 
 def evaluate(params: Params, root: Path) -> None:

@@ -32,8 +32,8 @@ def write(
     # A figure that the exam could not give (precision of a label never predicted) is not among the metrics.
     environment.filters["digits"] = lambda value, digits: f"{value:.{digits}f}" if isinstance(value, float) else "none"
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
-    train = coco.read(root / "stages/split/train.json")
     stages = root / "stages"
+    images = [image for part in ("train", "val", "test") for image in coco.read(stages / f"split/{part}.json").images]
     text = environment.get_template("detector_card.md.j2" if card.detector else "model_card.md.j2").render(
         card=card,
         test=metrics["test"],
@@ -42,8 +42,8 @@ def write(
         speed=quick,
         weights=read_json(stages / "weights/weights.json"),
         split=read_json(stages / "split/metrics.json"),
-        sources=Counter(image.source for image in train.images).most_common(),
-        licences=Counter(image.license or "not stated" for image in train.images).most_common(),
+        sources=Counter(image.source for image in images).most_common(),
+        licences=Counter(image.license or "not stated" for image in images).most_common(),
         blocks=read_json(stages / "fine-tune/blocks.json"),
         phases={name: read_json(stages / name / "metrics.json") for name in ("train-head", "fine-tune")},
         confusion=_confusion(stages / "evaluate/plots/confusion.csv", card),
