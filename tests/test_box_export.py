@@ -146,6 +146,9 @@ def test_int8_is_smaller_and_says_what_it_costs(detect_project: Project, tmp_pat
     found = read(folder / "answers.json")
     test = tiny.manifest(root, "split", "test")
     assert champion.figure(test, found, "AP") == pytest.approx(small["AP"], abs=1e-6), "the file that is left"
+    notes = {figure.name: figure.note for figure in about(folder, []).figures}
+    assert notes["AP"].startswith("of the fp32 model; int8 ")
+    assert notes["AP at IoU 0.5"] == "of the fp32 model"
     card = (folder / "model_card.md").read_text(encoding="utf-8")
     assert f"test AP {small['AP']:.3f} instead of {small['AP_fp32']:.3f}; {quick['milliseconds']} ms" in card
 
@@ -240,7 +243,7 @@ def test_the_cards_of_both_tasks_tell_of_data_training_confusion_and_speed(
             f"| blue | {counts} |",
             "Duplicates: 0 identical to another picture, 0 pairs nearly so",
             "| fine-tune | 2 | ",
-            "\n    make repro\n",
+            "\n    git checkout <its commit>\n    cp <its params.yaml> params.yaml\n    make repro\n",
         ):
             assert said in card, said
         with (root / "stages/evaluate/plots/confusion.csv").open() as file:

@@ -12,12 +12,13 @@ import torch
 
 import tiny
 from conftest import Project
-from headstart import classify, modelfile, pixels
+from headstart import classify, coco, modelfile, pixels
 from headstart.batches import outputs
 from headstart.compute import Compute
 from headstart.errors import UserError
 from headstart.export import export
 from headstart.predict import Model, Odds
+from headstart.serve.about import about
 from headstart.sitting import digest, read
 from headstart.weights import trunk
 
@@ -108,8 +109,20 @@ def test_the_file_stands_alone_and_says_what_it_takes(project: Project) -> None:
 def test_the_model_card_holds_the_figures(project: Project) -> None:
     card = (project.root / "stages/export/model_card.md").read_text(encoding="utf-8")
     accuracy = tiny.read_json(project.root / "stages/evaluate/metrics.json")["test"]["accuracy"]
-    for said in ("blue, red", tiny.TRUNK, f"| {accuracy:.3f} (95 % interval", "folder:data (12)", "6 pictures)"):
+    for said in ("blue, red", tiny.TRUNK, f"| {accuracy:.3f} (95 % interval", "folder:data (24)", "6 pictures)"):
         assert said in card, said
+
+
+@pytest.mark.usefixtures("translated")
+def test_the_model_card_counts_the_pictures_of_all_splits(root: Path) -> None:
+    path = root / "stages/split/test.json"
+    test = coco.read(path)
+    other = test.images[0].model_copy(update={"source": "table:exam.csv", "license": "CC BY-NC 4.0"})
+    coco.write(test.model_copy(update={"images": (other, *test.images[1:])}), path)
+    export(tiny.make_params(), root)
+    card = (root / "stages/export/model_card.md").read_text(encoding="utf-8")
+    assert "They come from folder:data (23), table:exam.csv (1).\n" in card
+    assert "Their licences: not stated (23), CC BY-NC 4.0 (1).\n" in card
 
 
 @pytest.mark.usefixtures("translated")
@@ -195,6 +208,7 @@ def test_int8_is_smaller_and_says_what_it_costs(root: Path) -> None:
     card = (root / "stages/export/model_card.md").read_text(encoding="utf-8")
     assert "| 8 bits | " in card
     assert f"test accuracy {told['accuracy']:.3f} instead of {told['accuracy_fp32']:.3f}" in card
+    assert about(root / "stages/export", []).figures[0].note.startswith("of the fp32 model; int8 ")
 
 
 @pytest.mark.usefixtures("translated")

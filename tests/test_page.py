@@ -22,10 +22,11 @@ from conftest import Project
 from headstart.errors import UserError
 from headstart.pixels import FILTERS, Input, fit
 from headstart.predict import Model
-from headstart.serve.about import about, examples
+from headstart.serve.about import Sample, about, examples
 from headstart.serve.app import create_app
 from headstart.serve.demo import ASSETS, demo
 from headstart.serve.run import application
+from headstart.serve.schema import Example
 from pictures import encoded, picture
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.INSTALL)
@@ -192,6 +193,21 @@ def test_boxes_and_the_threshold(page: chromium.Chromium, boxes: str, tmp_path: 
         page.js(slide % least)
         assert answers(page, 1) == [f"{count} of 3 boxes"]
         assert page.js("document.querySelectorAll('.bars li:not([hidden])').length") == count
+
+
+def test_whose_a_picture_is_and_of_which_model_a_figure(page: chromium.Chromium, tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    sample = Sample(0, tmp_path / "a.png", None, None, None, credit="Ada, CC0")
+    example = Example(picture=sample.picture, thumbnail=sample.thumbnail, credit=sample.credit)
+    figure = fakes.ABOUT.figures[0].model_copy(update={"note": "of the fp32 model"})
+    told = fakes.ABOUT.model_copy(update={"examples": [example], "figures": [figure]})
+    with served(create_app(fakes.Finder(), told, [sample])) as address:
+        page.open(address)
+        assert page.js("document.querySelector('#figures .note').textContent") == "of the fp32 model"
+        assert page.js("document.querySelector('.example').title") == "Test picture (Ada, CC0)"
+        page.js("document.querySelector('.example').click()")
+        answers(page, 1)
+        assert page.js("document.querySelector('figcaption .credit').textContent") == "Ada, CC0"
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -1,8 +1,11 @@
 """`headstart serve` over the wire: answers, refusals, limits, batches, the end."""
 
+import asyncio
 import json
+import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,19 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 import fakes
 import tiny
 from conftest import Project
+from headstart import coco
 from headstart.door import PictureError
 from headstart.errors import UserError
-from headstart.predict import Model
+from headstart.pool import cores
+from headstart.predict import Look, Model
 from headstart.serve.about import about, examples
 from headstart.serve.app import create_app
-from headstart.serve.engine import Batcher
+from headstart.serve.engine import Batcher, Engine
 from headstart.serve.guard import Limits
 from headstart.serve.run import _listen, application, serve
+from headstart.serve.schema import Box, Found
 from pictures import encoded, picture
 
 PNG = encoded(picture())
@@ -143,6 +151,50 @@ def test_requests_beyond_the_limit_are_told_to_come_again() -> None:
         assert client.post("/predict", files=files(PNG)).status_code == 200
 
 
+def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    kind = (b"content-type", b"multipart/form-data; boundary=b")
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [kind]}
+    begun = iter([{"type": "http.request", "body": b"--b\r\n", "more_body": True}])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        for part in begun:
+            return part
+        return await asyncio.Future()  # nothing more comes
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(fakes.Finder(), fakes.ABOUT, limits=Limits(seconds=0.05))(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"]) == {"detail": "the request took more than 0.05 s to arrive"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_no_answer(value: float) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Found(probabilities={"cat": value})
+    with pytest.raises(ValidationError, match="finite"):
+        Box(label="cat", score=value, box=(0, 0, 1, 1))
+    with pytest.raises(ValidationError, match="finite"):
+        Box(label="cat", score=1, box=(0, 0, 1, value))
+
+
+def test_a_model_that_says_no_number_is_an_error_and_the_next_picture_is_answered() -> None:
+    class Unsure(fakes.Finder):
+        share = math.nan
+
+        def answer(self, seen: Sequence[Look]) -> list[Found]:
+            return [Found(probabilities={"cat": self.share}) for _ in seen]
+
+    network = Unsure()
+    with TestClient(create_app(network, fakes.ABOUT), raise_server_exceptions=False) as client:
+        assert client.post("/predict", files=files(PNG)).status_code == 500
+        network.share = 1.0
+        (answer,) = client.post("/predict", files=files(PNG)).json()["answers"]
+        assert answer["probabilities"] == {"cat": 1.0}
+
+
 def test_another_name_for_this_machine_is_refused(finder: TestClient) -> None:
     assert finder.get("/health", headers={"Host": "evil.example"}).status_code == 400
 
@@ -156,6 +208,7 @@ def test_what_the_server_says_of_the_model(client: TestClient, project: Project)
         "value": metrics["accuracy"],
         "low": metrics["accuracy_low"],
         "high": metrics["accuracy_high"],
+        "note": "",
     }
     assert told["pictures"] == 6
     assert told["card"].startswith("# Model card")
@@ -180,6 +233,33 @@ def test_examples_are_test_pictures_with_what_was_said_of_them(client: TestClien
         assert small.headers["content-type"] == "image/jpeg"
     assert client.get("/examples/../../params.yaml").status_code == 404
     assert client.get("/examples/999.png").status_code == 404
+
+
+def test_examples_say_whose_they_are(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.root / "stages", tmp_path / "stages")
+    path, model = tmp_path / "stages/split/test.json", tmp_path / "stages/export"
+    test = coco.read(path)
+    known: list[dict[str, str]] = [{"author": "Ada", "license": "CC BY 4.0"}, {"license": "CC0"}, {}]
+    images = tuple(image.model_copy(update=known[number % 3]) for number, image in enumerate(test.images))
+    coco.write(test.model_copy(update={"images": images}), path)
+    wanted = {tmp_path / i.file_name: ("Ada, CC BY 4.0", "CC0", "")[n % 3] for n, i in enumerate(images)}
+    found = examples(model)
+    assert {"Ada, CC BY 4.0", "CC0", ""} == {sample.credit for sample in found}
+    for shown in (found, about(model, found).examples):
+        assert [one.credit for one in shown] == [wanted[sample.path] for sample in found]
+
+
+def test_figures_of_the_model_before_it_was_int8_say_so(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.root / "stages", tmp_path / "stages")
+    path = tmp_path / "stages/export/parity.json"
+    for after, said in ((0.747, "lost 0.003"), (0.76, "gained 0.010")):
+        int8 = {"accuracy": after, "accuracy_fp32": 0.75, "bytes": 1, "bytes_fp32": 4, "calibrated_on": 12}
+        path.write_text(json.dumps(tiny.read_json(path) | {"int8": int8}))
+        notes = {figure.name: figure.note for figure in about(path.parent, []).figures}
+        assert notes == {
+            "accuracy": f"of the fp32 model; int8 {said} on the same pictures",
+            "balanced accuracy": "of the fp32 model",
+        }
 
 
 def test_a_model_alone_has_no_figures(project: Project, tmp_path: Path) -> None:
@@ -209,39 +289,116 @@ def test_the_page_takes_nothing_from_elsewhere(client: TestClient) -> None:
         assert "//" not in re.sub(r"// .*|import.meta.*", "", text.replace("http://www.w3.org", ""))
 
 
-def test_a_batch_is_those_who_wait() -> None:
-    sizes: list[int] = []
+class Doubler:
+    """Doubles numbers, once it may; 13 is refused. `seen` is what came together."""
 
-    def double(items: Sequence[int]) -> list[int]:
-        sizes.append(len(items))
-        time.sleep(0.02)
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.seen: list[list[int]] = []
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        self._error = error
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.seen.append(list(items))
+        self.entered.set()
+        assert self.go_on.wait(20)
+        if self._error and 13 in items:
+            raise self._error
         return [2 * item for item in items]
 
+
+def test_a_batch_is_those_who_wait() -> None:
+    double = Doubler()
     batcher: Batcher[int, int] = Batcher(double, most=4)
     first = batcher.submit(0)
-    time.sleep(0.005)  # the first is at work, alone; the others gather
+    assert double.entered.wait(20)  # the first is at work, alone; the others gather
     others = [batcher.submit(number) for number in range(1, 7)]
     others[0].cancel()
+    double.go_on.set()
     found = [first.result(), *(one.result() for one in others[1:]), batcher.submit(9).result()]
     batcher.close()
     assert found == [0, 4, 6, 8, 10, 12, 18]
-    assert sizes == [1, 3, 2, 1], "the cancelled one is not computed"
+    assert double.seen == [[0], [2, 3, 4], [5, 6], [9]], "the cancelled one is not computed"
 
 
-def test_an_error_reaches_all_of_its_batch_and_none_after() -> None:
-    def refuse(items: Sequence[int]) -> list[int]:
-        time.sleep(0.02)
-        if 13 in items:
-            raise PictureError("broken", "thirteen")
-        return list(items)
+def test_who_no_longer_waits_is_not_computed() -> None:
+    double = Doubler()
+    batcher: Batcher[int, int] = Batcher(double, most=4)
 
-    batcher: Batcher[int, int] = Batcher(refuse, most=4)
-    assert batcher.submit(1).result() == 1
-    for future in [batcher.submit(number) for number in (12, 13, 14)][1:]:
-        with pytest.raises(PictureError, match="thirteen"):
-            future.result()
-    assert batcher.submit(2).result() == 2
+    async def ask(item: int) -> int:
+        return await asyncio.wrap_future(batcher.submit(item))
+
+    async def all_of_them() -> tuple[int, int]:
+        first = asyncio.create_task(ask(0))
+        assert await asyncio.to_thread(double.entered.wait, 20)
+        gone, other = asyncio.create_task(ask(1)), asyncio.create_task(ask(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        double.go_on.set()
+        return await first, await other
+
+    assert asyncio.run(all_of_them()) == (0, 4)
     batcher.close()
+    assert double.seen == [[0], [2]]
+
+
+class Panic(BaseException):
+    """As of code in Rust."""
+
+
+@pytest.mark.parametrize("error", [PictureError("broken", "thirteen"), Panic("thirteen")])
+def test_an_error_reaches_all_of_its_batch_and_none_after(error: BaseException) -> None:
+    double = Doubler(error)
+    batcher: Batcher[int, int] = Batcher(double, most=4)
+    first = batcher.submit(12)
+    assert double.entered.wait(20)
+    others = [batcher.submit(number) for number in (13, 14)]
+    double.go_on.set()
+    assert first.result() == 24
+    assert [one.exception(20) for one in others] == [error, error]
+    assert batcher.submit(2).result() == 4
+    batcher.close()
+
+
+def test_a_file_is_read_when_its_turn_is_near_and_does_not_wait_for_the_model() -> None:
+    many = 5 * cores()
+    read: list[None] = []
+    freed: list[None] = []
+    decode, say = threading.Event(), threading.Event()
+
+    class Data(bytes):
+        def __del__(self) -> None:
+            freed.append(None)
+
+    class Slow(fakes.Finder):
+        def look(self, data: bytes, max_pixels: int) -> Look:
+            assert decode.wait(20)
+            return super().look(data, max_pixels)
+
+        def answer(self, seen: Sequence[Look]) -> list[Found]:
+            assert say.wait(20)
+            return super().answer(seen)
+
+    async def file() -> bytes:
+        read.append(None)
+        return Data(PNG)
+
+    async def ask() -> int:
+        engine = Engine(Slow(), max_pixels=10_000)
+        answers = asyncio.gather(*(engine.answer("", file) for _ in range(many)))
+        await asyncio.sleep(0)
+        near = len(read)
+        decode.set()
+        async with asyncio.timeout(20):
+            while len(freed) < many:
+                await asyncio.sleep(0.001)
+        say.set()
+        await answers
+        engine.close()
+        return near
+
+    assert asyncio.run(ask()) == 2 * cores()
 
 
 def test_no_model(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """What a model's folder and the exam beside it say: figures, what gets mistaken for what, pictures to try."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from headstart import coco
 from headstart.files import read_csv, read_json
 from headstart.serve.schema import About, Example, Figure, Said
 
@@ -29,6 +30,7 @@ class Sample:
     predicted: str | None
     confidence: float | None
     fault: str = ""
+    credit: str = ""
 
     @property
     def picture(self) -> str:
@@ -50,9 +52,10 @@ def examples(model: Path) -> list[Sample]:
     exam, root = model.parent / "evaluate", model.resolve().parent.parent
     found = _cases(exam) or _answered(exam)
     there = [row for row in found if (root / row.file_name).is_file()]
+    credit = _credits(model.parent / "split/test.json")
     return [
-        Sample(number, root / row.file_name, row.label, row.predicted, row.confidence, row.fault)
-        for number, row in enumerate(there)
+        Sample(number, root / name, label, predicted, confidence, fault, credit.get(name, ""))
+        for number, (name, label, predicted, confidence, fault) in enumerate(there)
     ]
 
 
@@ -60,16 +63,13 @@ def about(model: Path, found: Sequence[Sample]) -> About:
     """What /model says."""
     labels, exam = read_json(model / "labels.json"), model.parent / "evaluate"
     metrics = read_json(exam / "metrics.json")["test"] if (exam / "metrics.json").is_file() else {}
+    int8 = read_json(model / "parity.json").get("int8", {}) if (model / "parity.json").is_file() else {}
     card = model / "model_card.md"
     return About(
         task=labels["task"],
         labels=labels["labels"],
         input=labels["input"],
-        figures=[
-            Figure(name=shown, value=metrics[key], low=metrics[f"{key}_low"], high=metrics[f"{key}_high"])
-            for key, shown in _FIGURES.items()
-            if key in metrics
-        ],
+        figures=_figures(metrics, int8),
         pictures=metrics.get("pictures", 0),
         said=_said(_pairs(exam)),
         examples=[
@@ -80,12 +80,43 @@ def about(model: Path, found: Sequence[Sample]) -> About:
                 predicted=one.predicted,
                 confidence=one.confidence,
                 fault=one.fault,
+                credit=one.credit,
             )
             for one in found
         ],
         threshold=labels.get("threshold", 0.5),
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
     )
+
+
+def _figures(metrics: Mapping[str, float], int8: Mapping[str, float]) -> list[Figure]:
+    return [
+        Figure(
+            name=shown,
+            value=metrics[key],
+            low=metrics[f"{key}_low"],
+            high=metrics[f"{key}_high"],
+            note=_note(key, int8),
+        )
+        for key, shown in _FIGURES.items()
+        if key in metrics
+    ]
+
+
+def _note(key: str, int8: Mapping[str, float]) -> str:
+    """What a figure of the exam, which the model sat in fp32, must say beside it where the served one has 8 bits."""
+    if not int8:
+        return ""
+    if f"{key}_fp32" not in int8:
+        return "of the fp32 model"
+    lost = int8[f"{key}_fp32"] - int8[key]
+    return f"of the fp32 model; int8 {'lost' if lost >= 0 else 'gained'} {abs(lost):.3f} on the same pictures"
+
+
+def _credits(manifest: Path) -> dict[str, str]:
+    """Author and licence of each picture, by its file name."""
+    images = coco.read(manifest).images if manifest.is_file() else ()
+    return {image.file_name: ", ".join(filter(None, (image.author, image.license))) for image in images}
 
 
 class _Row(NamedTuple):

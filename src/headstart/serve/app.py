@@ -127,7 +127,7 @@ def create_app(
 
 
 async def _answer(engine: Engine, file: UploadFile) -> Answer:
-    return await engine.answer(file.filename or "", await file.read())
+    return await engine.answer(file.filename or "", file.read)
 
 
 async def _no_files(_: Request, error: Exception) -> JSONResponse:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -73,7 +73,7 @@ class Batcher(Generic[In, Out]):
         items, futures = zip(*batch, strict=True)
         try:
             answered = list(zip(futures, self._function(items), strict=True))
-        except Exception as error:
+        except BaseException as error:  # nobody else would settle these
             for future in futures:
                 future.set_exception(error)
         else:
@@ -86,22 +86,26 @@ class Batcher(Generic[In, Out]):
 
 
 class Engine:
-    """A network with its threads: as many decode as there are cores, one runs the model."""
+    """A network with its threads: as many decode as there are cores, one runs the model.
+
+    A file is read when its turn to be decoded is near: twice as many as can be decoded at once are in memory. Others
+    wait where the form's parser put them, which for large ones is the disk. What then waits for the model is small.
+    """
 
     def __init__(self, network: Network, *, max_pixels: int, batch: int = BATCH) -> None:
         self._network, self._max_pixels = network, max_pixels
         self._decoders = ThreadPoolExecutor(cores(), "decode")
+        self._near = asyncio.Semaphore(2 * cores())
         self._model: Batcher[Look, Found] = Batcher(network.answer, batch)
 
-    async def answer(self, name: str, data: bytes) -> Answer:
-        """What the model says of a picture file's bytes.
+    async def answer(self, name: str, read: Callable[[], Awaitable[bytes]]) -> Answer:
+        """What the model says of a picture file; `read` gives its bytes.
 
         Raises:
             PictureError: the bytes are no picture, or a too large one.
         """
         begin = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        seen = await loop.run_in_executor(self._decoders, self._network.look, data, self._max_pixels)
+        seen = await self._look(read)
         found = await asyncio.wrap_future(self._model.submit(seen))
         return Answer(
             name=name,
@@ -112,6 +116,13 @@ class Engine:
             boxes=found.boxes,
             milliseconds=round(1000 * (time.perf_counter() - begin), 1),
         )
+
+    async def _look(self, read: Callable[[], Awaitable[bytes]]) -> Look:
+        """Apart from `answer`, which would hold the bytes while the model works."""
+        async with self._near:
+            data = await read()
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._decoders, self._network.look, data, self._max_pixels)
 
     def close(self) -> None:
         """End the threads."""

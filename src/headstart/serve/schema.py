@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 
 class _Message(BaseModel):
@@ -13,17 +13,18 @@ class Box(_Message):
     """Something found: `box` is left, top, right, bottom in pixels of the upright picture."""
 
     label: str
-    score: float
-    box: tuple[float, float, float, float]
+    score: FiniteFloat
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
 class Found(_Message):
     """What the model says of a picture: probabilities (classify) or boxes (detect), the other one is null.
 
-    Boxes are the unsure ones too, the surest first: believe those that reach `threshold` of /model.
+    Boxes are the unsure ones too, the surest first: believe those that reach `threshold` of /model. What is no number
+    (nan) is no answer: JSON would have null for it.
     """
 
-    probabilities: dict[str, float] | None = None
+    probabilities: dict[str, FiniteFloat] | None = None
     boxes: list[Box] | None = None
 
 
@@ -56,12 +57,13 @@ class Health(_Message):
 
 
 class Figure(_Message):
-    """A test figure with its 95 % interval."""
+    """A test figure with its 95 % interval. `note` says of which model it is, if not of the one that answers."""
 
     name: str
     value: float
     low: float
     high: float
+    note: str = ""
 
 
 class Said(_Message):
@@ -77,7 +79,8 @@ class Said(_Message):
 class Example(_Message):
     """A test picture to try: addresses of the picture and of a thumbnail, what it is and what the model said.
 
-    Of a detector `fault` says what it did wrong there, such as "misses a dog"; empty where it did not.
+    Of a detector `fault` says what it did wrong there, such as "misses a dog"; empty where it did not. `credit` is its
+    author and licence, as far as they are known.
     """
 
     picture: str
@@ -86,6 +89,7 @@ class Example(_Message):
     predicted: str | None = None
     confidence: float | None = None
     fault: str = ""
+    credit: str = ""
 
 
 class About(_Message):

@@ -117,6 +117,7 @@ function show({ found, blob, name, example, milliseconds }) {
   picture.src = URL.createObjectURL(blob);
   picture.alt = example?.label && !found.boxes ? `Test picture: ${example.label}` : `Your picture ${name}`;
   find("figcaption").textContent = `${name}, ${found.width} × ${found.height}`;
+  if (example?.credit) find("figcaption").append(element("small", example.credit, "credit"));
   find(".time").textContent =
     found.milliseconds === undefined
       ? `${milliseconds.toFixed(0)} ms`
@@ -175,10 +176,15 @@ function showKnown(card, label) {
     const small = element("img");
     small.src = other.thumbnail;
     small.alt = `${other.label}, called ${label}`;
-    small.title = small.alt;
+    small.title = titled(small.alt, other);
     row.append(small);
     card.querySelector(".like").append(row);
   }
+}
+
+// What a small test picture shows, and whose it is.
+function titled(text, { credit }) {
+  return credit ? `${text} (${credit})` : text;
 }
 
 function showBoxes(card, found, example) {
@@ -242,6 +248,7 @@ function showModel() {
     const row = element("div");
     const value = element("dd", percent(figure.value));
     value.append(element("small", `${percent(figure.low)} to ${percent(figure.high)}`));
+    if (figure.note) value.append(element("small", figure.note, "note"));
     row.append(element("dt", figure.name), value);
     get("figures").append(row);
   }
@@ -279,7 +286,7 @@ function showExamples() {
       button.append(element("span", "✗", "mark"));
       small.alt += example.fault ? `, in which it ${example.fault}` : `, which it calls ${example.predicted}`;
     }
-    button.title = small.alt;
+    button.title = titled(small.alt, example);
     button.addEventListener("click", () => fromExample(example));
     const row = element("li");
     row.append(button);
