@@ -1,6 +1,6 @@
 """What `headstart serve` costs beside the bare model, and how it behaves when it is asked badly.
 
-    python benchmarks/serving.py [--model stages/export] [--seconds 20] [--requests 10000] [PICTURE...]
+    python benchmarks/serving.py [--model stages/export] [--seconds 40] [--requests 10000] [PICTURE...]
 
 Latency: one client, one picture a request, against decoding and one onnxruntime call in this process; they take turns,
 so that what else the machine does falls on both. Throughput: 16 clients against decoding by a pool of threads and
