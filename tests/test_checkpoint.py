@@ -20,7 +20,7 @@ from headstart import checkpoint
 from headstart.adamw import AdamW
 from headstart.checkpoint import Checkpoints, Stop
 from headstart.errors import UserError
-from headstart.fit import Best, Scores
+from headstart.fit_state import Best, Scores
 
 
 @pytest.fixture

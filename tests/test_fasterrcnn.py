@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from conftest import Project, run_spied
-from headstart import checkpoint, detect, fasterrcnn, fit, modelfile, pixels
+from headstart import checkpoint, detect, fasterrcnn, fit_state, modelfile, pixels
 from headstart.fine_tune import fine_tune
 from headstart.predict import Model
 from headstart.train_head import train_head
@@ -99,13 +99,13 @@ def test_two_runs_give_the_same_bits_and_so_does_one_that_was_killed(
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
     steps = iter(range(3))
 
-    def killed(self: Any, *args: Any, learn: Callable[..., None] = fit._Run.learn) -> None:
+    def killed(self: Any, *args: Any, learn: Callable[..., None] = fit_state.Run.learn) -> None:
         if next(steps, None) is None:
             raise KeyboardInterrupt
         learn(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit._Run, "learn", killed)
+        patch.setattr(fit_state.Run, "learn", killed)
         with pytest.raises(KeyboardInterrupt):
             fine_tune(project.params, root)
     torch.manual_seed(99)

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from headstart.adamw import AdamW, Group
 from headstart.checkpoint import Checkpoints
 from headstart.errors import UserError
-from headstart.fit import Batch, Best, Scores, fit, schedule
+from headstart.fit import Batch, fit, schedule
 from headstart.fit_params import AUTO_EPOCHS, AUTO_PATIENCE
+from headstart.fit_state import Best, Scores
 from headstart.order import order, steps_of
 from headstart.params import FitParams
 

@@ -19,7 +19,8 @@ from headstart.coco import Manifest
 from headstart.compute import Compute, trial_pictures
 from headstart.detect import Detector
 from headstart.embed import Trunk, rows
-from headstart.fit import Batch, Scores
+from headstart.fit import Batch
+from headstart.fit_state import Scores
 from headstart.kept import in_bytes
 from headstart.lessons import Lessons
 from headstart.modelfile import Card
@@ -72,7 +73,7 @@ def stored(network: Detector, params: Params, card: Card, trunk: Trunk) -> Lesso
     train, val = coco.read(root / "stages/augment/train.json"), coco.read(root / "stages/split/val.json")
     targets, below = detect.targets(train, card.input), Below(network)
     images = [*train.images, *val.images]
-    size = len(images) * below.width * (2 if compute.bf16 else 4)
+    size = len(images) * below.width * compute.dtype.itemsize
 
     def wanted(some: Tensor) -> Tensor:
         return detect.padded([targets[row] for row in some]).to(compute.device)

@@ -25,6 +25,11 @@ class Compute:
     device: torch.device
     bf16: bool
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of convolutions and matrix products, and of what is kept of them."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
     def autocast(self) -> AbstractContextManager[None]:
         """A context in which convolutions and matrix products run in the chosen precision."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -87,7 +87,7 @@ def activations(images: Sequence[Image], trunk: Trunk, depth: int, parts: Cut | 
 
     def lower() -> nn.Module:
         found = parts or _parts(trunk, depth)
-        size = len({image.sha256 for image in images}) * found.width * (2 if trunk.compute.bf16 else 4)
+        size = len({image.sha256 for image in images}) * found.width * trunk.compute.dtype.itemsize
         if size > trunk.most_gb * 1e9:
             raise UserError(
                 f"params.yaml: fine_tune.cache_frozen: true: what {depth} frozen blocks say of {len(images):,} "
@@ -118,7 +118,7 @@ def rows(
     found = rowcache.read(folder)
     lacking = _lacking(images, found)
     if lacking:
-        found |= _run(lacking, trunk, lower(), folder, torch.bfloat16 if trunk.compute.bf16 else torch.float32, batch)
+        found |= _run(lacking, trunk, lower(), folder, trunk.compute.dtype, batch)
     return found
 
 

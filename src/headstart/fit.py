@@ -5,7 +5,6 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from headstart import freeze, ranks
-from headstart.adamw import AdamW, Group
+from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints, Stop
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.fit_state import Best, Run, Scores
 from headstart.order import seed_of
 from headstart.params import FitParams
 from headstart.progress import track
 
 Batch = tuple[Any, Tensor]  # what the network takes, and the targets
-Scores = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Best:
-    """The epoch that is kept (0: before the first step) and how it scored."""
-
-    epoch: int
-    epochs: int
-    scores: Scores
-
-    def row(self) -> dict[str, float]:
-        """As metrics.json has it."""
-        return {"best_epoch": self.epoch, "epochs": self.epochs, **self.scores}
-
-
 Fit = Callable[..., Best]  # `fit`, or what stands in its place
 
 
@@ -94,7 +78,7 @@ def fit(
             ranks.wait()  # or a launcher may end the first one while it writes
         stop.obey(asked, f"{what}: stopped in epoch {run.epoch} after batch {run.step} of {steps}; `dvc repro` goes on")
 
-    run, seed = _Run(network, groups, params), torch.initial_seed()
+    run, seed = Run(network, groups, params), torch.initial_seed()
     if found := checkpoints.load():
         run.restore(found)
     if ranks.told((run.epoch, run.step)) != (run.epoch, run.step):
@@ -142,109 +126,7 @@ def fit(
     return Best(run.best.epoch, len(run.rows), run.best.scores)
 
 
-class _Run:
-    """All that a training loop knows of itself, between two steps."""
-
-    def __init__(self, network: nn.Module, groups: list[Group], params: FitParams) -> None:
-        self._network, self._params = network, params
-        self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._optimizer = AdamW(groups, params.weight_decay)
-        self._average = [parameter.detach().clone() for parameter in self._trained]
-        self.epoch, self.step = 1, 0  # the step to come
-        self._total = self._count = 0.0
-        self._waiting: list[int] = []  # sizes of batches whose gradients are gathered for the next step
-        self.rows: list[dict[str, float]] = []
-        self.best = Best(0, 0, {})
-        self.scores: Scores = {}  # of the last epoch
-        self.kept: dict[str, Tensor] = {}
-
-    def keep(self, best: Best) -> None:
-        """The network as it is, is the best so far."""
-        self.best, self.kept = best, _snapshot(self._network)
-
-    def impatient(self) -> bool:
-        """Whether the last epochs, as many as params.patience, brought nothing better."""
-        return 0 < self._params.stops_after() <= len(self.rows) - self.best.epoch
-
-    def whole(self) -> bool:
-        """Whether every batch seen is in the weights: only then is there nothing more to a run than its state."""
-        return not self._waiting
-
-    def sound(self) -> bool:
-        """Whether all weights are numbers: after a gradient that was none, the next batch's loss says so."""
-        return bool(torch.isfinite(nn.utils.get_total_norm([each.detach() for each in self._trained])))
-
-    def learn(self, value: Tensor, total: float, rate: float, steps: int, count: int) -> None:
-        """One batch; a step down once there are enough of them.
-
-        Args:
-            value: this process's part of the batch's loss.
-            total: the batch's loss, a mean over its pictures.
-            rate: of the step.
-            steps: batches in an epoch.
-            count: pictures in the batch.
-        """
-        params = self._params
-        if not self._waiting:
-            self._optimizer.clear()
-        torch.autograd.backward(value if params.accumulate == 1 else value * count)
-        self._waiting.append(count)
-        self._total, self._count = self._total + total * count, self._count + count
-        self.step += 1
-        if len(self._waiting) < params.accumulate and self.step < steps:
-            return
-        ranks.sum_gradients(self._trained)
-        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
-        if params.accumulate > 1:
-            torch._foreach_div_(gradients, float(sum(self._waiting)))
-        if params.clip_norm:
-            nn.utils.clip_grad_norm_(self._trained, params.clip_norm)
-        self._optimizer.step(rate)
-        taken = ((self.epoch - 1) * steps + self.step - 1) // params.accumulate
-        _follow(self._average, self._trained, min(params.ema, (taken + 1) / (taken + 10)))
-        self._waiting.clear()
-
-    def end_epoch(self, validate: Callable[[], Scores], rate: float) -> dict[str, float]:
-        """Score the averaged weights, keep them if they are the best; the epoch's row of history.csv."""
-        self._network.eval()
-        current = _swap(self._trained, self._average)
-        self.scores = scores = validate()
-        self.rows.append({"epoch": self.epoch, "lr": rate, "train_loss": self._total / self._count, **scores})
-        if scores["val_loss"] < self.best.scores["val_loss"] or math.isnan(self.best.scores["val_loss"]):
-            self.keep(Best(self.epoch, self.epoch, scores))
-        _swap(self._trained, current)
-        self.epoch, self.step, self._total, self._count = self.epoch + 1, 0, 0.0, 0.0
-        return self.rows[-1]
-
-    def state(self) -> dict[str, Any]:
-        """Everything, as tensors and plain values."""
-        return {
-            "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state(),
-            "average": self._average,
-            "kept": self.kept,
-            "best": [self.best.epoch, self.best.epochs, self.best.scores],
-            "rows": self.rows,
-            "place": [self.epoch, self.step, self._total, self._count],
-            "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])],
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
-        self._network.load_state_dict(state["network"])
-        self._optimizer.restore(state["optimizer"])
-        torch._foreach_copy_(self._average, state["average"])
-        self.kept, self.rows = state["kept"], state["rows"]
-        self.best = Best(*state["best"])
-        self.epoch, self.step, self._total, self._count = state["place"]
-        torch.set_rng_state(state["random"][0])
-        if state["random"][1:]:
-            torch.cuda.set_rng_state(state["random"][1])
-
-
-def _not_finite(
-    value: float, what: str, params: FitParams, run: _Run, steps: int, pictures: Sequence[str]
-) -> UserError:
+def _not_finite(value: float, what: str, params: FitParams, run: Run, steps: int, pictures: Sequence[str]) -> UserError:
     shown = ", ".join(pictures[:4]) + (f" and {len(pictures) - 4} more" if len(pictures) > 4 else "")
     return UserError(
         f"params.yaml: {what.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {run.epoch}, "
@@ -272,24 +154,6 @@ def schedule(step: int, steps: int, params: FitParams) -> float:
     if step < warm:
         return (step + 1) / (warm + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-def _follow(average: list[Tensor], trained: list[nn.Parameter], decay: float) -> None:
-    """Exponential moving average of the weights; a decay of 0 copies them."""
-    with torch.no_grad():
-        torch._foreach_lerp_(average, [parameter.detach() for parameter in trained], 1 - decay)
-
-
-def _swap(trained: list[nn.Parameter], values: list[Tensor]) -> list[Tensor]:
-    """Put values into the parameters, and return what was there."""
-    before = [parameter.detach().clone() for parameter in trained]
-    with torch.no_grad():
-        torch._foreach_copy_([parameter.data for parameter in trained], values)
-    return before
-
-
-def _snapshot(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 def _write(history: Path, rows: list[dict[str, float]]) -> None:

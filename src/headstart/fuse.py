@@ -35,10 +35,9 @@ def fuse(network: nn.Module, compute: Compute, *example: Tensor) -> nn.Module:
     """
     if compute.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return network
-    dtype = torch.bfloat16 if compute.bf16 else torch.float32
     try:
         traced = network if isinstance(network, fx.GraphModule) else trace(network)
-        found = _Fused(traced, dtype)
+        found = _Fused(traced, compute.dtype)
         with torch.no_grad(), compute.autocast():
             pairs = list(zip(_tensors(network(*example)), _tensors(found(*example)), strict=True))
     except (*UNTRACEABLE, RuntimeError):  # or no oneDNN in this build of torch, or not for this processor

@@ -15,7 +15,8 @@ from headstart.coco import Image
 from headstart.compute import Compute
 from headstart.cut import cut
 from headstart.embed import Trunk, activations
-from headstart.fit import Batch, Scores
+from headstart.fit import Batch
+from headstart.fit_state import Scores
 from headstart.mix import Mix, mixer
 from headstart.modelfile import Card
 from headstart.params import Params

@@ -20,7 +20,8 @@ from headstart import fine_tune, freeze, train_head
 from headstart.adamw import AdamW, Group
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.fit import Batch, Best
+from headstart.fit import Batch
+from headstart.fit_state import Best
 from headstart.params import FitParams, Params
 from headstart.progress import track
 

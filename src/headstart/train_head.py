@@ -14,7 +14,8 @@ from headstart.compute import prepare
 from headstart.embed import Trunk, embeddings
 from headstart.errors import UserError, missing_file
 from headstart.files import read_json, write_json
-from headstart.fit import Batch, Fit, Scores, fit
+from headstart.fit import Batch, Fit, fit
+from headstart.fit_state import Scores
 from headstart.modelfile import Card
 from headstart.order import batches_of, steps_of
 from headstart.params import ModelParams, Params

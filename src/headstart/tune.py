@@ -13,7 +13,8 @@ from headstart.adamw import Group
 from headstart.checkpoint import Checkpoints
 from headstart.compiled import compile_trunk
 from headstart.compute import Compute
-from headstart.fit import Batch, Best, Fit, fit
+from headstart.fit import Batch, Fit, fit
+from headstart.fit_state import Best
 from headstart.fold import Pair, fold, unfold
 from headstart.freeze import Block
 from headstart.lessons import Lessons
