@@ -1,7 +1,7 @@
 """Trainings that two processes must do as one does. Run by torchrun with a folder, it does them all in there."""
 
 import sys
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -50,14 +50,18 @@ def leave() -> None:
 
 def wait_to_be_stopped() -> None:
     """A checkpoint after every step, and after two of them nothing more until the signal is there."""
-    ask, stopped, steps = Stop._ask, threading.Event(), iter(range(100))
+    ask, asked_for, steps = Stop._ask, list[int](), iter(range(100))
 
     def asked(self: Stop, number: int, frame: FrameType | None) -> None:
-        stopped.set()
+        asked_for.append(number)  # no Event: its lock may be held by what this handler interrupts
         ask(self, number, frame)
 
     def due(_: Checkpoints) -> bool:
-        return next(steps) < 2 or stopped.wait(100)
+        end = time.monotonic() + 100
+        if waits := next(steps) >= 2:
+            while not asked_for and time.monotonic() < end:
+                time.sleep(0.01)
+        return not waits or bool(asked_for)
 
     Stop._ask = asked  # type: ignore[method-assign, assignment]
     Checkpoints.due = due  # type: ignore[method-assign, assignment]
