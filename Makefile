@@ -29,7 +29,7 @@ TAKE_RECIPE = if [ -e params.yaml ]; then \
 
 test: check
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 check: $(READY)
 	@echo "== lint and types"

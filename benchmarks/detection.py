@@ -97,7 +97,7 @@ def run(folder: Path, *stages: str) -> float:
 
 
 def trained(folder: Path, what: str) -> dict[str, float]:
-    """All stages up to the exam: print seconds and figures, and give the figures back."""
+    """All stages up to evaluate: print seconds and figures, and return the figures."""
     run(folder, "fetch", "weights", "split", "augment")
     seconds = {stage: run(folder, stage) for stage in TRAINING}
     run(folder, "evaluate")
@@ -111,30 +111,31 @@ def trained(folder: Path, what: str) -> dict[str, float]:
 
 
 def throughput(folder: Path, steps: int) -> None:
-    """Pictures a second of a training step, the trunk trained too: ours, and torchvision's loop."""
+    """Pictures a second of a training step, the backbone trained too: ours, and torchvision's loop."""
     import torch
 
-    from headstart import box_lessons
-    from headstart.adamw import AdamW, Group
-    from headstart.compute import Compute, prepare
-    from headstart.fold import fold
-    from headstart.tune import Autocast, quicken
+    from headstart.engine.cpu.optimize import optimize
+    from headstart.engine.device import Compute, configure_torch
+    from headstart.engine.fold_batch_norm import fold_batch_norm
+    from headstart.training import detector_batches
+    from headstart.training.autocast import AutocastNetwork
+    from headstart.training.optimizer import AdamW, ParamGroup
 
     os.chdir(folder)
     loaded, card, network = start()
     threads, batch = torch.get_num_threads(), loaded.fine_tune.batch_size
-    compute: Compute = prepare(loaded.train, loaded.seed)
-    network.trunk, _ = fold(network.trunk, card.input.size)
-    quicken(network.trunk)
-    compute.place(network)
-    shown = box_lessons.fresh(network, loaded, card, compute, folder)
-    quick = Autocast(network, network.trunk, compute, "fixed").train()
-    optimizer = AdamW([Group(list(network.parameters()))], weight_decay=0.05)
-    order = torch.split(torch.arange(len(shown.names)), batch)
+    compute: Compute = configure_torch(loaded.train, loaded.seed)
+    network.trunk, _ = fold_batch_norm(network.trunk, card.input.size)
+    optimize(network, compute, training=True)
+    compute.to_device(network)
+    shown = detector_batches.make_augmented(network, loaded, card, compute, folder)
+    quick = AutocastNetwork(network, network.trunk, compute, "fixed").train()
+    optimizer = AdamW([ParamGroup(list(network.parameters()))], weight_decay=0.05)
+    order = torch.split(torch.arange(len(shown.file_names)), batch)
 
     def ours(step: int) -> None:
-        inputs, targets = shown.batch(order[step % (len(order) - 1)], 1)
-        optimizer.clear()
+        inputs, targets = shown.make_batch(order[step % (len(order) - 1)], 1)
+        optimizer.zero_grad()
         torch.autograd.backward(shown.loss(quick(inputs), targets))
         optimizer.step(1e-4)
 
@@ -153,19 +154,23 @@ def throughput(folder: Path, steps: int) -> None:
         orders.close()
     speed = [batch / statistics.median(each) for each in seconds]
     print(
-        f"{compute.name()}, {threads} threads, batch {batch}, {card.input.size} px, median of {steps} steps: ours "
+        f"{compute.description()}, {threads} threads, batch {batch}, {card.input.size} px, median of {steps} steps: "
+        f"ours "
         f"{speed[0]:.2f} pictures/s, torchvision's loop {speed[1]:.2f}, ratio {speed[0] / speed[1]:.2f}"
     )
 
 
 def start() -> tuple[Any, Any, Any]:
     """The params of the project in this folder, the card of its model, and its network as training begins."""
-    from headstart import coco, detect, params_file, train_head
+    from headstart.base.manifest import read_manifest
+    from headstart.models import detector
+    from headstart.models.pretrained import load_pretrained
+    from headstart.params.reader import load_params
 
-    loaded = params_file.load(Path("params.yaml"))
-    labels = coco.read(Path("stages/split/train.json")).labels()
-    card, pretrained = train_head._start("detect", loaded.model, labels, Path.cwd())
-    return loaded, card, detect.start(pretrained, card)
+    loaded = load_params(Path("params.yaml"))
+    labels = read_manifest(Path("stages/split/train.json")).labels()
+    card, pretrained = load_pretrained("detect", loaded.model, labels, Path.cwd())
+    return loaded, card, detector.build_from_pretrained(pretrained, card)
 
 
 def obey(step: Callable[[int], None]) -> None:
@@ -196,10 +201,10 @@ def reference() -> Callable[[int], None]:
     from torchvision.models.detection.retinanet import RetinaNetHead
     from torchvision.transforms import functional
 
-    from headstart import coco
+    from headstart.base.manifest import read_manifest
 
     loaded, _, inner = start()
-    manifest, batch = coco.read(Path("stages/split/train.json")), loaded.fine_tune.batch_size
+    manifest, batch = read_manifest(Path("stages/split/train.json")), loaded.fine_tune.batch_size
 
     class Backbone(nn.Module):
         out_channels = 0
@@ -209,7 +214,7 @@ def reference() -> Callable[[int], None]:
             self.inner = inner
 
         def forward(self, pictures: Any) -> dict[str, Any]:
-            return {str(number): each for number, each in enumerate(self.inner.maps(pictures))}
+            return {str(number): each for number, each in enumerate(self.inner.pyramid_features(pictures))}
 
     layers = getattr(inner.head, "layers", None)
     if not isinstance(layers, FCOSHead | RetinaNetHead):

@@ -1,14 +1,13 @@
-"""How fast pictures arrive: concurrent against one at a time, from a server on this machine that answers after 20 ms.
+"""Download rate of pictures, concurrent and one at a time, from a local server that responds after 20 ms.
 
     python benchmarks/downloads.py [--pictures 2000] [--latency 0.02]
 
-Prints the rate of both, their ratio and the peak memory of this process (the server is another one). "One at a time"
-is a plain loop without any of our machinery: one connection that is kept open (http.client, the fastest there is in
-the standard library), the same verification, the same file written whole or not at all. A sample of 200 is enough for
-it: it is taken half before and half after the concurrent run, so that both meet the same machine.
-The CPU time of a picture is there to judge a run by: on a machine that is at work for others too, the concurrent rate
-suffers and the other, which mostly waits, does not.
-Then the same pictures from a server that fails: 10 % of its answers are 503s, 5 % resets, 2 % bodies cut short.
+Prints both rates, their ratio and the peak memory of this process (the server is another one). "One at a time" is a
+plain loop: one connection that is kept open (http.client, the fastest in the standard library), the same verification,
+the same atomic write. It downloads a sample of 200, half before and half after the concurrent run, so that both run on
+the same machine in the same state. CPU time for each picture is printed too: on a shared machine the concurrent rate
+decreases, and the other, which mostly waits, does not.
+Then the same pictures from a server with faults: 10 % of its responses are 503s, 5 % resets, 2 % bodies cut short.
 """
 
 import argparse
@@ -28,17 +27,19 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from headstart import cache, download, files
-from headstart.door import pil_set_up
-from headstart.fetch import decodable
-from headstart.fetch_params import DownloadParams
-from mirror import in_its_own_process
+from headstart.base.files import write_bytes
+from headstart.fetch.http import download_cache
+from headstart.fetch.http.download import download_images
+from headstart.fetch.stage import check_decodable
+from headstart.images.decode import configured_pil
+from headstart.params.fetch import DownloadParams
+from mirror import mirror_process
 
 FAULTS = {"503": 0.1, "reset": 0.05, "cut": 0.02}
 
 
 def main() -> None:
-    """Make the pictures, serve them, download them twice."""
+    """Generate the pictures, serve them, download them twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--latency", type=float, default=0.02)
@@ -46,28 +47,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["HEADSTART_CACHE"] = f"{scratch}/cache"
         served = Path(scratch, "served")
-        size = _make(served, arguments.pictures)
-        with in_its_own_process(served, arguments.latency) as url:
+        size = _generate(served, arguments.pictures)
+        with mirror_process(served, arguments.latency) as url:
             urls = [f"{url}/{number}.jpg" for number in range(arguments.pictures)]
             before, used = _rate(_one_by_one, urls[:100]), time.process_time()
-            many, used = _rate(_all, urls), time.process_time() - used
+            many, used = _rate(_concurrently, urls), time.process_time() - used
             after = _rate(_one_by_one, urls[-100:])
             one = 2 / (1 / before + 1 / after)
-        with in_its_own_process(served, arguments.latency, **FAULTS) as url:
+        with mirror_process(served, arguments.latency, **FAULTS) as url:
             urls = [f"{url}/{number}.jpg" for number in range(arguments.pictures)]
-            bad = _rate(_all, urls)
-        whole = sum(cache.path_of(f"{url}/{path.name}").read_bytes() == path.read_bytes() for path in served.iterdir())
+            bad = _rate(_concurrently, urls)
+        intact = sum(
+            download_cache.cached_path(f"{url}/{path.name}").read_bytes() == path.read_bytes()
+            for path in served.iterdir()
+        )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{arguments.pictures:,} pictures of {size / 1000:.0f} kB, {arguments.latency * 1000:g} ms latency")
     print(f"one at a time  {one:7.1f} pictures/s (200 of them)")
     print(f"concurrent     {many:7.1f} pictures/s, {used / len(urls) * 1000:.2f} ms of CPU each")
-    print(f"ratio          {many / one:7.1f}    (to reach: 15)")
-    print(f"with failures  {bad:7.1f} pictures/s, {whole:,} of {arguments.pictures:,} arrived as they were")
-    print(f"peak memory    {memory:7.0f} MB (to stay under: 300)")
+    print(f"ratio          {many / one:7.1f}    (goal: 15)")
+    print(f"with failures  {bad:7.1f} pictures/s, {intact:,} of {arguments.pictures:,} downloaded intact")
+    print(f"peak memory    {memory:7.0f} MB (limit: 300)")
 
 
-def _make(folder: Path, count: int) -> float:
-    """JPEGs of about 100 kB, each with pixels of its own; returns their mean size in bytes."""
+def _generate(folder: Path, count: int) -> float:
+    """JPEGs of about 100 kB, all different; returns their mean size in bytes."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 40, (1200, 1200, 3), np.uint8)
@@ -86,14 +90,14 @@ def _make(folder: Path, count: int) -> float:
 def _rate(load: Callable[[Sequence[str]], None], urls: Sequence[str]) -> float:
     """Verified pictures a second."""
     started = time.perf_counter()
-    with pil_set_up():
+    with configured_pil():
         load(urls)
     return len(urls) / (time.perf_counter() - started)
 
 
-def _all(urls: Sequence[str]) -> None:
-    found = download.pictures(urls, DownloadParams(), decodable)
-    assert all(isinstance(answer, Path) for answer in found.values()), list(found.values())[:3]
+def _concurrently(urls: Sequence[str]) -> None:
+    results = download_images(urls, DownloadParams(), check_decodable)
+    assert all(isinstance(result, Path) for result in results.values()), list(results.values())[:3]
 
 
 def _one_by_one(urls: Sequence[str]) -> None:
@@ -103,8 +107,8 @@ def _one_by_one(urls: Sequence[str]) -> None:
         response = connection.getresponse()
         data = response.read()
         assert response.status == 200
-        decodable(data)
-        files.write_bytes(cache.path_of(f"{url}?one"), data)
+        check_decodable(data)
+        write_bytes(download_cache.cached_path(f"{url}?one"), data)
     connection.close()
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/engine.py --pictures FOLDER [--seeds 0 1 2] [--only speed|resume|fastai] [--fastai] [--small]
 
-FOLDER holds class folders (or train and val with class folders: val is then the exam). For each seed, each in a process
+FOLDER holds class folders (or train and val with class folders: val is the test set). For each seed, each in a process
 of its own, taken in turns, on the same split, pictures, backbone (EfficientNet-Lite0, bundled weights), size, epochs
 and strength of augmentation: plain_loop.py; ours with everything training; ours with the lower half of the backbone
 frozen and cached; with --fastai also fastai_loop.py (--only fastai: that and ours alone). Then fine-tuning is killed
@@ -96,16 +96,16 @@ def prepared(folder: Path, args: argparse.Namespace, seed: int) -> dict[str, Pat
     (base / "data").mkdir(parents=True)
     pictures = args.pictures.resolve()
     values = yaml.safe_load((ROOT / "recipes/cats-dogs.yaml").read_text())
-    exam = next((name for name in ("test", "val") if (pictures / name).is_dir()), "")
-    for name in ("train", exam) if exam else (".",):
+    test = next((name for name in ("test", "val") if (pictures / name).is_dir()), "")
+    for name in ("train", test) if test else (".",):
         for source in sorted((pictures / name).iterdir()):
             place = base / "data" / (name.strip(".") or "all") / source.name
             place.mkdir(parents=True)
             for file in sorted(source.iterdir())[: 16 if args.small else None]:
                 (place / file.name).symlink_to(file)
     values["fetch"]["sources"] = [{"folder": "data/all"}]
-    if exam:
-        values["fetch"]["sources"] = [{"folder": "data/train"}, {"folder": f"data/{exam}", "split": "test"}]
+    if test:
+        values["fetch"]["sources"] = [{"folder": "data/train"}, {"folder": f"data/{test}", "split": "test"}]
         values["split"] |= {"train": 0.85, "val": 0.15, "test": 0.0}
     values["seed"] = seed
     batch = 4 if args.small else 32
@@ -217,20 +217,24 @@ def prepare(root: Path) -> Figures:
     """Fetch, weights and split; the split's files under plain/ as ImageFolder wants them."""
     import torch
 
-    from headstart import coco, fetch, freeze, params_file, split, weights
+    from headstart import tasks
+    from headstart.base.manifest import read_manifest
+    from headstart.models.backbone import create_backbone
+    from headstart.models.freeze import list_blocks
+    from headstart.params.reader import load_params
 
-    loaded = params_file.load(Path("params.yaml"))
-    for stage in (fetch.fetch, weights.weights, split.split_stage):
-        stage(loaded, root)
+    loaded = load_params(Path("params.yaml"))
+    for stage in ("fetch", "weights", "split"):
+        tasks.run(stage, loaded, root)
     counts = {}
     for name in ("train", "val", "test"):
-        images = coco.read(root / f"stages/split/{name}.json").images
+        images = read_manifest(root / f"stages/split/{name}.json").images
         for image in images:
             place = root / "plain" / name / str(image.label) / Path(image.file_name).name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(root / image.file_name)
         counts[name] = len(images)
-    blocks = len(freeze.blocks(weights.trunk(loaded.model.backbone)))
+    blocks = len(list_blocks(create_backbone(loaded.model.backbone)))
     return {**counts, "threads": torch.get_num_threads(), "blocks": blocks}
 
 
@@ -238,12 +242,15 @@ def loop(root: Path, module: str) -> Figures:
     """plain_loop or fastai_loop, in the pictures of `prepare`."""
     import torch
 
-    from headstart import coco, params_file, pool, train_head
+    from headstart.base.manifest import read_manifest
+    from headstart.base.parallel import process_cpu_count
+    from headstart.models.pretrained import load_pretrained
+    from headstart.params.reader import load_params
 
     train = importlib.import_module(module).train
-    loaded = params_file.load(Path("params.yaml"))
-    labels = coco.read(root / "stages/split/train.json").labels()
-    card, pretrained = train_head._start("classify", loaded.model, labels, root)
+    loaded = load_params(Path("params.yaml"))
+    labels = read_manifest(root / "stages/split/train.json").labels()
+    card, pretrained = load_pretrained("classify", loaded.model, labels, root)
     torch.manual_seed(loaded.seed)
     found: Figures = train(
         root / "plain",
@@ -251,48 +258,55 @@ def loop(root: Path, module: str) -> Figures:
         card,
         loaded.augment,
         batch_size=loaded.fine_tune.batch_size,
-        head_epochs=loaded.train_head.most_epochs(),
-        tune_epochs=loaded.fine_tune.most_epochs(),
-        workers=pool.cores(),
+        head_epochs=loaded.train_head.max_epochs(),
+        tune_epochs=loaded.fine_tune.max_epochs(),
+        workers=process_cpu_count(),
         seed=loaded.seed,
     )
     return found | {"peak": peak()}
 
 
 def ours(root: Path) -> Figures:
-    """Augment, train-head, fine-tune, and the exam's accuracy."""
+    """Augment, train-head, fine-tune, and the test accuracy."""
     import timm  # noqa: F401 (imports count for nobody)
     import torch
 
-    from headstart import augment, classify, coco, fine_tune, modelfile, params_file, pixels, train_head
-    from headstart.batches import outputs
-    from headstart.compute import Compute
+    from headstart import tasks
+    from headstart.base.manifest import read_manifest
+    from headstart.engine.device import Compute
+    from headstart.engine.inference import run_inference
+    from headstart.engine.pixels import load_pixels
+    from headstart.models import classifier
+    from headstart.models.file import read_model_file
+    from headstart.params.reader import load_params
 
-    loaded = params_file.load(Path("params.yaml"))
+    loaded = load_params(Path("params.yaml"))
     threads = torch.get_num_threads()
     begin = time.perf_counter()
-    augment.augment(loaded, root)
+    tasks.run("augment", loaded, root)
     torch.set_num_threads(threads)  # augment and train-head turn it down, each in its own process
-    train_head.train_head(loaded, root)
+    tasks.run("train-head", loaded, root)
     torch.set_num_threads(threads)
     middle = time.perf_counter()
-    fine_tune.fine_tune(loaded, root)
+    tasks.run("fine-tune", loaded, root)
     end = time.perf_counter()
-    tensors, card = modelfile.read(root / "stages/fine-tune/model.safetensors")
-    test = coco.read(root / "stages/split/test.json").images
-    seen = pixels.load(test, root, card.input, "decode")
-    logits = outputs(classify.build(tensors, card), seen, card.input, Compute(torch.device("cpu"), bf16=False))
-    accuracy = classify.score(logits, classify.targets(test, card.labels))["val_accuracy"]
+    tensors, card = read_model_file(root / "stages/fine-tune/model.safetensors")
+    test = read_manifest(root / "stages/split/test.json").images
+    seen = load_pixels(test, root, card.input, "decode")
+    logits = run_inference(classifier.build(tensors, card), seen, card.input, Compute(torch.device("cpu"), bf16=False))
+    accuracy = classifier.compute_val_metrics(logits, classifier.encode_targets(test, card.labels))["val_accuracy"]
     return {"head": middle - begin, "tune": end - middle, "accuracy": accuracy, "peak": peak()}
 
 
 def again(root: Path) -> Figures:
     """Fine-tuning alone, checkpoints closer together where it is short."""
-    from headstart import checkpoint, fine_tune, params_file
+    from headstart import tasks
+    from headstart.params.reader import load_params
+    from headstart.training import checkpoint
 
-    checkpoint.EVERY = min(checkpoint.EVERY, float(os.environ[EVERY]))
-    fine_tune.fine_tune(params_file.load(Path("params.yaml")), root)
-    return {"every": checkpoint.EVERY}
+    checkpoint.SAVE_INTERVAL = min(checkpoint.SAVE_INTERVAL, float(os.environ[EVERY]))
+    tasks.run("fine-tune", load_params(Path("params.yaml")), root)
+    return {"every": checkpoint.SAVE_INTERVAL}
 
 
 def peak() -> float:

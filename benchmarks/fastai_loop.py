@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from headstart.modelfile import Card
-from headstart.params import AugmentParams
+from headstart.models.file import ModelSpec
+from headstart.params.root import AugmentParams
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's modules use what newer torches call deprecated
@@ -34,7 +34,9 @@ class Clock(Callback):  # type: ignore[misc]  # fastai has no types
         self.ends.append(time.perf_counter())
 
 
-def train(folder: Path, pretrained: dict[str, Any], card: Card, changes: AugmentParams, **how: int) -> dict[str, float]:
+def train(
+    folder: Path, pretrained: dict[str, Any], card: ModelSpec, changes: AugmentParams, **how: int
+) -> dict[str, float]:
     """Seconds of both phases and test accuracy; arguments as plain_loop.train has them, and `seed`.
 
     fastai changes pictures in batches, one zoom for both sides; shear and hue stay out.

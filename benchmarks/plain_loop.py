@@ -15,12 +15,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from headstart.modelfile import Card
-from headstart.params import AugmentParams
-from headstart.weights import trunk
+from headstart.models.backbone import create_backbone
+from headstart.models.file import ModelSpec
+from headstart.params.root import AugmentParams
 
 
-def train(folder: Path, pretrained: dict[str, Any], card: Card, changes: AugmentParams, **how: int) -> dict[str, float]:
+def train(
+    folder: Path, pretrained: dict[str, Any], card: ModelSpec, changes: AugmentParams, **how: int
+) -> dict[str, float]:
     """Seconds of both phases and test accuracy, of pictures in train, val and test folders of class folders.
 
     Args:
@@ -31,7 +33,7 @@ def train(folder: Path, pretrained: dict[str, Any], card: Card, changes: Augment
         how: batch_size, head_epochs, tune_epochs, workers.
     """
     loaders = {name: _loader(folder / name, card, changes, how) for name in ("train", "val", "test")}
-    backbone = trunk(card.backbone)
+    backbone = create_backbone(card.backbone)
     backbone.load_state_dict(pretrained)
     network = nn.Sequential(backbone, nn.Dropout(0.2), nn.Linear(card.features, len(card.labels)))
     begin = time.perf_counter()
@@ -45,7 +47,7 @@ def train(folder: Path, pretrained: dict[str, Any], card: Card, changes: Augment
     return {"head": middle - begin, "tune": end - middle, "accuracy": accuracy}
 
 
-def _loader(folder: Path, card: Card, changes: AugmentParams, how: dict[str, int]) -> Any:
+def _loader(folder: Path, card: ModelSpec, changes: AugmentParams, how: dict[str, int]) -> Any:
     size = card.input.size
     plain = [
         transforms.Resize((size, size)),

@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from headstart import pool
+from headstart.base.parallel import parallel_map
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("fetch", "weights", "split", "augment", "train-head", "fine-tune")
@@ -73,7 +73,7 @@ def project(folder: Path, count: int, size: int, cache_gb: float) -> None:
 
     for label in ("red", "blue"):
         (folder / "data" / label).mkdir(parents=True)
-    pool.each(write, range(count), "generate")
+    parallel_map(write, range(count), "generate")
     values = yaml.safe_load((ROOT / "recipes/cats-dogs.yaml").read_text())
     values["model"] |= {"backbone": "test_efficientnet", "weights": "none", "image_size": size}
     values["fetch"]["sources"] = [{"folder": "data"}]

@@ -1,4 +1,4 @@
-"""What `headstart serve` costs beside the bare model, and how it behaves when it is asked badly.
+"""What `headstart serve` costs beside the bare model, and how it behaves under malformed requests.
 
     python benchmarks/serving.py [--model stages/export] [--seconds 40] [--requests 10000] [PICTURE...]
 
@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from headstart.pixels import decode
-from headstart.pool import cores
-from headstart.predict import Model, find
+from headstart.base.parallel import process_cpu_count
+from headstart.engine.pixels import read_pixels
+from headstart.export.prediction_files import find_images
+from headstart.export.predictor import Predictor
 
 CLIENTS = 16
 BATCH = 16
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40, help="of each measurement of throughput")
     parser.add_argument("--requests", type=int, default=10_000, help="of the endurance run")
     args = parser.parse_args()
-    paths = find(args.pictures)[:200]
+    paths = find_images(args.pictures)[:200]
     bodies = [body(path.read_bytes()) for path in paths]
     process = subprocess.Popen(
         [sys.executable, "-c", "from headstart.cli import main; main()", "serve", "--port", "0", "--model", args.model],
@@ -56,7 +57,7 @@ def main() -> None:
         found = re.search(r":(\d+) ", process.stdout.readline())
         assert found
         port = int(found[1])
-        model = Model(args.model)
+        model = Predictor(args.model)
         latency(model, paths, bodies, port, psutil.Process(process.pid))
         throughput(model, paths, bodies, port, args.seconds)
         endurance(bodies, port, args.requests, psutil.Process(process.pid))
@@ -74,7 +75,7 @@ def body(*pictures: bytes) -> bytes:
 KIND = {"Content-Type": "multipart/form-data; boundary=b"}
 
 
-def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, server: psutil.Process) -> None:
+def latency(model: Predictor, paths: list[Path], bodies: list[bytes], port: int, server: psutil.Process) -> None:
     """Median milliseconds of one picture, served and bare, in turns; and processor time, which no neighbour changes."""
     rounds = 200
     link = http.client.HTTPConnection("127.0.0.1", port)
@@ -88,7 +89,7 @@ def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, ser
         middle = time.perf_counter()
         assert answer.status == 200
         before = time.process_time()
-        model.odds(decode(path, model.input)[None])
+        model.classifier_output(read_pixels(path, model.input)[None])
         bare_work += time.process_time() - before
         served.append(1000 * (middle - begin))
         bare.append(1000 * (time.perf_counter() - middle))
@@ -101,7 +102,7 @@ def latency(model: Model, paths: list[Path], bodies: list[bytes], port: int, ser
     )
 
 
-def throughput(model: Model, paths: list[Path], bodies: list[bytes], port: int, seconds: float) -> None:
+def throughput(model: Predictor, paths: list[Path], bodies: list[bytes], port: int, seconds: float) -> None:
     """Pictures a second, by 16 clients and bare in batches, in turns; the ratio is the median of the turns' ratios."""
     served, bare = [], []
     for _ in range(TURNS):
@@ -116,16 +117,16 @@ def throughput(model: Model, paths: list[Path], bodies: list[bytes], port: int, 
     )
 
 
-def batches(model: Model, paths: list[Path], seconds: float) -> float:
+def batches(model: Predictor, paths: list[Path], seconds: float) -> float:
     """Pictures a second without a server: the next batch is decoded by threads while one is computed."""
     turns = itertools.cycle([paths[start : start + BATCH] for start in range(0, len(paths) - BATCH + 1, BATCH)])
     count, begin = 0, time.perf_counter()
-    with ThreadPoolExecutor(cores()) as threads:
-        coming = [threads.submit(decode, path, model.input) for path in next(turns)]
+    with ThreadPoolExecutor(process_cpu_count()) as threads:
+        coming = [threads.submit(read_pixels, path, model.input) for path in next(turns)]
         while time.perf_counter() - begin < seconds:
             pixels = np.stack([one.result() for one in coming])
-            coming = [threads.submit(decode, path, model.input) for path in next(turns)]
-            model.odds(pixels)
+            coming = [threads.submit(read_pixels, path, model.input) for path in next(turns)]
+            model.classifier_output(pixels)
             count += len(pixels)
         return count / (time.perf_counter() - begin)
 

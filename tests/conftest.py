@@ -1,18 +1,23 @@
 """One tiny project, run once through all stages; tests that only look at it share it."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from hypothesis import settings
 from pydantic import BaseModel
+from xdist.scheduler import LoadScopeScheduling
 
+import chromium
 import tiny
-from headstart.params import Params
+from headstart.params.root import Params
 from mirror import Mirror, serving
 
+TESTS = Path(__file__).parent
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # a failure is one for everybody
 settings.load_profile("repeatable")
 
@@ -76,18 +81,58 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         yield mirror
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chromium]:
+    """A page in headless Chromium."""
+    with chromium.Chromium(tmp_path_factory.mktemp("chromium")) as page:
+        yield page
+
+
+# The longest first: one that came last would be waited for.
+LONGEST = (
+    "test_pipeline",
+    "detectors",
+    "models/test_torchvision_detectors",
+    "test_sample",
+    "training/test_distributed",
+    "models/heads/test_fasterrcnn",
+    "test_recipes",
+)
+
+
+@cache
+def group(file: str) -> str:
+    """A file is for one process, and files that use `detect_project` are for the same one: it is made once."""
+    path = TESTS.parent / file
+    if "detect_project" in path.read_text(encoding="utf-8"):
+        return "detectors"
+    return path.relative_to(TESTS).with_suffix("").as_posix()
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """In place of `--dist loadgroup`, which does nothing under pytest 9.2 (pytest-dev/pytest-xdist#1386)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is for one process, and files that look at `detect_project` are for the same one: it is made once.
+    def place(item: pytest.Item) -> int:
+        name = group(item.nodeid.partition("::")[0])
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
-    The longest first: one that came last would be waited for.
-    """
-    detectors = {item.path for item in items if "detect_project" in getattr(item, "fixturenames", ())}
-    longest = ("test_pipeline", "detectors", "test_whole", "test_recipes", "test_fine_tune", "test_tracking")
+    items.sort(key=place)
 
-    def group(item: pytest.Item) -> str:
-        return "detectors" if item.path in detectors else item.path.stem
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: longest.index(group(item)) if group(item) in longest else len(longest))
+def pytest_collection_finish() -> None:
+    """What the imports have left, a million objects, stays: no collection need look through it."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # triton complains of objects that outlive it

@@ -1,37 +1,44 @@
-"""A network that finds boxes, as the detector's answers will look, without one."""
+"""The server without a trained model: a fake detector and its ModelInfo, and pictures as a multipart upload."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from headstart.door import admit
-from headstart.predict import Look
-from headstart.serve.schema import About, Box, Figure, Found
+from headstart.export.predictor import PreprocessedImage
+from headstart.images.decode import validate_picture
+from headstart.serve.schema import MetricEstimate, ModelInfo, ModelOutput, ScoredBox
+from pictures import encoded, picture
 
-ABOUT = About(
+MODEL_INFO = ModelInfo(
     task="detect",
     labels=["cat", "dog"],
     input={"size": 32},
-    figures=[Figure(name="AP at IoU 0.5", value=0.81, low=0.7, high=0.9)],
+    metrics=[MetricEstimate(name="AP at IoU 0.5", value=0.81, low=0.7, high=0.9)],
     pictures=40,
     threshold=0.3,
 )
+PNG = encoded(picture())
 
 
-class Finder:
-    """Always the same shares of the picture: a dog in the left half, a cat in a corner, and a dog nobody believes."""
+class FakeDetector:
+    """Always the same boxes relative to the picture: a dog in the left half, a cat in a corner, an improbable dog."""
 
-    def look(self, data: bytes, max_pixels: int) -> Look:
-        admitted = admit(data, max_pixels=max_pixels)
-        return Look(np.zeros((1, 1, 3), np.uint8), admitted.width, admitted.height)
+    def preprocess(self, data: bytes, max_pixels: int) -> PreprocessedImage:
+        valid = validate_picture(data, max_pixels=max_pixels)
+        return PreprocessedImage(np.zeros((1, 1, 3), np.uint8), valid.width, valid.height)
 
-    def answer(self, seen: Sequence[Look]) -> list[Found]:
-        return [Found(boxes=self.boxes(one.width, one.height)) for one in seen]
+    def predict_batch(self, images: Sequence[PreprocessedImage]) -> list[ModelOutput]:
+        return [ModelOutput(boxes=self.boxes(image.width, image.height)) for image in images]
 
     @staticmethod
-    def boxes(width: int, height: int) -> list[Box]:
+    def boxes(width: int, height: int) -> list[ScoredBox]:
         return [
-            Box(label="dog", score=0.9, box=(0, 0, width / 2, height)),
-            Box(label="cat", score=0.6, box=(width * 0.75, height * 0.5, width, height)),
-            Box(label="dog", score=0.1, box=(0, 0, width, height)),
+            ScoredBox(label="dog", score=0.9, box=(0, 0, width / 2, height)),
+            ScoredBox(label="cat", score=0.6, box=(width * 0.75, height * 0.5, width, height)),
+            ScoredBox(label="dog", score=0.1, box=(0, 0, width, height)),
         ]
+
+
+def upload(*pictures: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    """The `files` argument of a POST to /predict; the names are 0.png, 1.png ..."""
+    return [("files", (f"{number}.png", data)) for number, data in enumerate(pictures)]

@@ -1,6 +1,6 @@
-"""A server on this machine that behaves as badly as the real ones: latency, 503s, resets, cut bodies, redirects.
+"""A local HTTP server with the faults of real ones: latency, 503s, resets, truncated bodies, redirects.
 
-`python tests/mirror.py FOLDER` serves a folder in a process of its own and prints its address.
+`python tests/mirror.py FOLDER` serves a folder in a process of its own and prints the URL.
 """
 
 import argparse
@@ -22,10 +22,20 @@ from aiohttp import web
 
 @dataclass
 class Mirror:
-    """A folder as http://127.0.0.1:PORT, and what happens to its answers.
+    """A folder as http://127.0.0.1:PORT, and the faults of its responses.
 
-    `faults` are shares of answers: `{"503": 0.1, "reset": 0.05, "cut": 0.02, "cut_silently": 0.01}`. `asked` counts
-    requests by path. `scripts` holds, by path, the faults of its next answers, in order.
+    Attributes:
+        folder: what is served.
+        latency: seconds before each response.
+        faults: their shares of the responses: `{"503": 0.1, "reset": 0.05, "cut": 0.02, "cut_silently": 0.01}`.
+        retry_after: the header of a 503 or 429.
+        ranges: whether Range requests are honoured.
+        etags: whether responses have an ETag.
+        requests: how many there were, by path.
+        headers: of every request, in order.
+        scripts: by path, the faults of its next responses, in order.
+        redirects: path -> where it redirects to.
+        max_concurrent: the largest number of requests at once.
     """
 
     folder: Path
@@ -34,28 +44,28 @@ class Mirror:
     retry_after: str = ""
     ranges: bool = True
     etags: bool = True
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
     scripts: dict[str, list[str]] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
-    most_at_once: int = 0
+    max_concurrent: int = 0
     url: str = ""
-    _now: int = 0
+    _concurrent: int = 0
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked[request.path] += 1
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests[request.path] += 1
         self.headers.append(dict(request.headers))
-        self._now += 1
-        self.most_at_once = max(self.most_at_once, self._now)
+        self._concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self._concurrent)
         try:
             if self.latency:
                 await asyncio.sleep(self.latency)
-            return await self._answer(request)
+            return await self._respond(request)
         finally:
-            self._now -= 1
+            self._concurrent -= 1
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         if request.path in self.redirects:
             return web.Response(status=302, headers={"Location": self.redirects[request.path]})
         path = self.folder / request.path.lstrip("/")
@@ -74,10 +84,10 @@ class Mirror:
     def _fault(self, path: str) -> str:
         if self.scripts.get(path):
             return self.scripts[path].pop(0)
-        draw = self._random.random()
+        sample = self._random.random()
         for fault, share in self.faults.items():
-            draw -= share
-            if draw < 0:
+            sample -= share
+            if sample < 0:
                 return fault
         return ""
 
@@ -87,9 +97,9 @@ class Mirror:
         if etag and request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers=headers)
         start, status = 0, 200
-        wanted = request.headers.get("Range", "")
-        if self.ranges and wanted and request.headers.get("If-Range", etag) == etag:
-            start, status = int(wanted.removeprefix("bytes=").partition("-")[0]), 206
+        requested = request.headers.get("Range", "")
+        if self.ranges and requested and request.headers.get("If-Range", etag) == etag:
+            start, status = int(requested.removeprefix("bytes=").partition("-")[0]), 206
             if start >= len(data):
                 return web.Response(status=416)
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
@@ -99,7 +109,7 @@ class Mirror:
         response = web.StreamResponse(status=status, headers=headers)
         if fault == "cut":
             response.content_length = len(body)
-        else:  # no length: the end of the connection is the end of the file, wherever that is
+        else:  # no Content-Length: the client takes the end of the connection for the end of the file
             response.force_close()
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
@@ -112,14 +122,14 @@ class Mirror:
 
 @functools.lru_cache(4096)
 def _content(path: Path, _: int) -> tuple[bytes, str]:
-    """A file and its ETag, kept as long as the file has not changed."""
+    """A file and its ETag, cached until the file changes."""
     data = path.read_bytes()
     return data, f'"{hashlib.md5(data).hexdigest()}"'
 
 
 @contextmanager
 def serving(mirror: Mirror) -> Iterator[Mirror]:
-    """The mirror in a thread of this process; `mirror.url` is its address."""
+    """Serve a mirror in a thread of this process, at `mirror.url`."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -134,8 +144,8 @@ def serving(mirror: Mirror) -> Iterator[Mirror]:
 
 
 @contextmanager
-def in_its_own_process(folder: Path, latency: float = 0.0, **faults: float) -> Iterator[str]:
-    """The address of a mirror in a process of its own, so that it does not compete for the interpreter."""
+def mirror_process(folder: Path, latency: float = 0.0, **faults: float) -> Iterator[str]:
+    """The URL of a mirror in a process of its own, so that it does not compete for this interpreter's lock."""
     command = [sys.executable, __file__, str(folder), "--latency", str(latency)]
     command += [f"--fault={fault}={share}" for fault, share in faults.items()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -148,7 +158,7 @@ def in_its_own_process(folder: Path, latency: float = 0.0, **faults: float) -> I
 
 async def _start(mirror: Mirror) -> web.AppRunner:
     application = web.Application()
-    application.router.add_get("/{path:.*}", mirror.answer)
+    application.router.add_get("/{path:.*}", mirror.handle)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -1,4 +1,4 @@
-"""Pictures made up for the tests, and the shortest params that fetch them."""
+"""Generated pictures for tests, and the shortest params that fetch them."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from headstart.coco import Manifest, read
-from headstart.fetch import fetch
-from headstart.fetch_params import FetchParams
-from headstart.fetched import FOLDER
-from headstart.params import Params
+from headstart.base.manifest import Manifest, read_manifest
+from headstart.fetch.outputs import FETCH_FOLDER
+from headstart.params.fetch import FetchParams
+from headstart.params.root import Params
+from tiny import fetch
 
 ORIENTATION = 0x0112
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 24), mode: str = "RGB") -> Image.Image:
-    """Smooth (so that JPEG is nearly exact) with four corners that differ (so that a wrong turn shows)."""
+    """Smooth (so that JPEG is nearly exact), with four different corners (so that a wrong rotation is detected)."""
     rng = np.random.default_rng(seed)
     corners = rng.permutation(np.linspace(20, 235, 12)).reshape(2, 2, 3).astype(np.uint8)
     return Image.fromarray(corners).resize(size, Image.Resampling.BILINEAR).convert(mode)
@@ -56,7 +56,7 @@ def put(path: Path, data: bytes | None = None, seed: int = 0) -> Path:
 
 
 def params(*sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify") -> Params:
-    """Params of which only `fetch` is there: all that the stage may look at."""
+    """Params with `task` and `fetch` alone: all that the stage may read."""
     section = FetchParams.model_validate({"sources": list(sources), "max_failed": max_failed})
     sections: dict[str, Any] = {"task": task, "fetch": section}
     return Params.model_construct(**sections)
@@ -64,7 +64,7 @@ def params(*sources: Mapping[str, Any], max_failed: int = 0, task: str = "classi
 
 def fetched(root: Path, *sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify") -> Manifest:
     fetch(params(*sources, max_failed=max_failed, task=task), root)
-    return read(root / FOLDER / "annotations.json")
+    return read_manifest(root / FETCH_FOLDER / "annotations.json")
 
 
 def table(path: Path, rows: Sequence[Sequence[object]]) -> Path:

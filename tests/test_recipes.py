@@ -10,9 +10,10 @@ import yaml
 
 import tiny
 from clone import ALL, ROOT, Project, merged
-from headstart.coco import Manifest
-from headstart.params import SPLITS, FetchParams, Params, SplitParams
-from headstart.params_file import load
+from headstart.base.manifest import SPLITS, Manifest
+from headstart.params.fetch import FetchParams
+from headstart.params.reader import load_params
+from headstart.params.root import Params, SplitParams
 from mirror import Mirror
 from pictures import encoded, put, table
 from tiny import texture
@@ -51,7 +52,7 @@ def test_dvc_plans_every_stage(clone: Project, recipe: Path) -> None:
 def test_a_recipe_has_every_key(recipe: Path) -> None:
     """So that `cp` of one shows all there is to edit: what is left to defaults cannot be seen."""
     given = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    whole = load(recipe).model_dump(mode="json", by_alias=True)
+    whole = load_params(recipe).model_dump(mode="json", by_alias=True)
 
     def keys(values: dict[str, Any]) -> Iterator[str]:
         for key, value in values.items():
@@ -132,7 +133,7 @@ def test_lucy(mirror: Mirror, tmp_path: Path) -> None:
         }
         assert len(splits) == 1
     assert set(metrics["sources"]) == {"lucy", "other frenchie"}
-    assert "no figure here can tell the label from its source" in page
+    assert "no metric here can separate the two" in page
 
 
 def test_shoes(mirror: Mirror, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_shoes(mirror: Mirror, tmp_path: Path) -> None:
     assert sources_of(tmp_path, "test") == {"folder:data/camera"}
     train = len(tiny.manifest(tmp_path, "split", "train").images)
     assert len(tiny.manifest(tmp_path, "augment", "train").images) == 4 * train
-    assert mirror.most_at_once <= 8
+    assert mirror.max_concurrent <= 8
 
 
 def test_cats_dogs(tmp_path: Path) -> None:
@@ -229,11 +230,11 @@ def test_the_depth_is_where_the_recipe_says(name: str, frozen: int, first_that_t
     """VGG-16's tenth convolution is features.21; ResNet-50's last stage is layer4. Built without memory."""
     import torch
 
-    from headstart.freeze import blocks, depth_of
-    from headstart.weights import trunk
+    from headstart.models.backbone import create_backbone
+    from headstart.models.freeze import list_blocks, resolve_freeze_depth
 
-    params = load(ROOT / f"recipes/{name}.yaml")
+    params = load_params(ROOT / f"recipes/{name}.yaml")
     with torch.device("meta"):
-        found = blocks(trunk(params.model.backbone))
-    assert depth_of(found, params.fine_tune.freeze_depth) == frozen
+        found = list_blocks(create_backbone(params.model.backbone))
+    assert resolve_freeze_depth(found, params.fine_tune.freeze_depth) == frozen
     assert found[frozen].name == first_that_trains

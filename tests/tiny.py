@@ -1,33 +1,19 @@
 """A whole project that a test can run in seconds: generated pictures, timm's smallest network, untrained."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from headstart.augment import augment
-from headstart.coco import Manifest, read
-from headstart.exam import evaluate
-from headstart.export import export
-from headstart.fetch import fetch
-from headstart.fine_tune import fine_tune
-from headstart.params import Params
-from headstart.split import split_stage
-from headstart.train_head import train_head
-from headstart.weights import weights
+from headstart import tasks
+from headstart.base.manifest import Manifest, read_manifest
+from headstart.params.root import Params
 
-STAGES = {
-    "fetch": fetch,
-    "weights": weights,
-    "split": split_stage,
-    "augment": augment,
-    "train-head": train_head,
-    "fine-tune": fine_tune,
-    "evaluate": evaluate,
-    "export": export,
-}
+STAGES = {name: partial(tasks.run, name) for name in tasks.STAGES}
+fetch, weights, split, augment, train_head, fine_tune, evaluate, export = STAGES.values()
 TRUNK = "test_efficientnet"  # 6 blocks, 13 batch norms, 0.1 M parameters
 
 VALUES: dict[str, Any] = {
@@ -121,7 +107,7 @@ def run(root: Path, params: Params, *stages: str) -> None:
 
 
 def manifest(root: Path, stage: str, name: str) -> Manifest:
-    return read(root / "stages" / stage / f"{name}.json")
+    return read_manifest(root / "stages" / stage / f"{name}.json")
 
 
 def read_json(path: Path) -> Any:

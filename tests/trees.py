@@ -1,4 +1,4 @@
-"""Small copies of what Open Images and Stanford Dogs serve: the real names, headers and quirks, generated pictures."""
+"""Small copies of the servers of Open Images and Stanford Dogs: real file names and headers, generated pictures."""
 
 import csv
 import io
@@ -97,8 +97,8 @@ class OpenImages:
         image = f"{self.count * 0x9E3779B97F4A7C15 % 2**64:016x}"
         clicks = [0.5] * 8 if split == "train" else []
         for name, xmin, ymin, xmax, ymax in boxes:
-            shown = ["-1" if flag == "?" else flag for flag in flags]
-            self.boxes[split].append([image, "xclick", mid(name), 1, xmin, xmax, ymin, ymax, *shown, *clicks])
+            values = ["-1" if flag == "?" else flag for flag in flags]
+            self.boxes[split].append([image, "xclick", mid(name), 1, xmin, xmax, ymin, ymax, *values, *clicks])
         names = dict.fromkeys([*present, *(box[0] for box in boxes)])
         self.labels[split] += [[image, "verification", mid(name), 1] for name in names]
         self.labels[split] += [[image, "verification", mid(name), 0] for name in absent]
@@ -113,7 +113,7 @@ class OpenImages:
         return image
 
     def write(self, *, header: bool = True) -> None:
-        """The tables; `header`: whether that of the classes has one, as in some releases."""
+        """Write the tables; `header`: whether the table of classes has a header line, as in some releases."""
         tables = self.folder / "metadata"
         _csv(
             tables / "v7/oidv7-class-descriptions-boxable.csv",
@@ -139,7 +139,7 @@ BREEDS = {
 
 
 def stanford_dogs(folder: Path, missing: str = "") -> None:
-    """lists.tar, annotation.tar and images.tar, of five breeds. One .jpg is a PNG, one dog has company."""
+    """lists.tar, annotation.tar and images.tar, of five breeds. One .jpg is a PNG, one picture has two dogs."""
     files = [f"{breed}/{breed[:9]}_{number}.jpg" for breed, count in BREEDS.items() for number in range(count)]
     images = {f"Images/{file}": _dog(number) for number, file in enumerate(files) if file != missing}
     annotations = {f"Annotation/{file.removesuffix('.jpg')}": _annotation(file) for file in files}
@@ -165,9 +165,9 @@ def _dog(number: int) -> bytes:
 
 def _annotation(file: str) -> bytes:
     name = file.partition("/")[0].partition("-")[2]
-    company = name == "French_bulldog" and file.endswith("_0.jpg")
+    has_two = name == "French_bulldog" and file.endswith("_0.jpg")
     corners = "<xmin>5</xmin><ymin>0</ymin><xmax>49</xmax><ymax>39</ymax>"
-    item = f"<object><name>{name}</name><pose>NULL</pose><bndbox>{corners}</bndbox></object>"
-    second = item.replace("<xmin>5", "<xmin>20") if company else ""
+    element = f"<object><name>{name}</name><pose>NULL</pose><bndbox>{corners}</bndbox></object>"
+    second = element.replace("<xmin>5", "<xmin>20") if has_two else ""
     size = "<size><width>50</width><height>40</height><depth>3</depth></size>"
-    return f"<annotation><folder>x</folder><filename>%s</filename>{size}{item}{second}</annotation>".encode()
+    return f"<annotation><folder>x</folder><filename>%s</filename>{size}{element}{second}</annotation>".encode()

@@ -1,17 +1,22 @@
 """The command line: load params, open tracking, call one function. What a stage does is in its own module."""
 
+import atexit
 import errno
-import importlib
+import gc
 import json
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart import ranks
-from headstart.errors import UserError
+from headstart import tasks
+from headstart.base import distributed
+from headstart.base.errors import UserError
+
+if TYPE_CHECKING:
+    from headstart.params.root import Params
 
 app = typer.Typer(
     help="A custom image classifier or object detector from a pretrained network. "
@@ -21,92 +26,102 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # our own bugs get a plain traceback
 )
 
-PIPELINE, MODEL, BESIDE = "The stages, in the order of `dvc repro`", "The exported model", "Beside the pipeline"
+PIPELINE_PANEL, MODEL_PANEL, TOOLS_PANEL = (
+    "The stages, in the order of `dvc repro`",
+    "The exported model",
+    "Beside the pipeline",
+)
 
-# command -> (module, function): imported when the command runs, so that --help does not pay for torch.
-STAGES = {
-    "fetch": ("fetch", "fetch"),
-    "weights": ("weights", "weights"),
-    "split": ("split", "split_stage"),
-    "augment": ("augment", "augment"),
-    "train-head": ("train_head", "train_head"),
-    "fine-tune": ("fine_tune", "fine_tune"),
-    "evaluate": ("exam", "evaluate"),
-    "export": ("export", "export"),
-}
-SHARED = ("train-head", "fine-tune")  # by all processes that `launcher` starts; the first one does all other work
+# A training's checkpoints are kept until the stage after it begins: by then DVC has recorded it.
+TRAINED_BEFORE = {"fine-tune": "train-head", "evaluate": "fine-tune"}
+# Run by all processes that `launcher` starts; the first one does all other work.
+DISTRIBUTED_STAGES = ("train-head", "fine-tune")
 
 
-def run(name: str) -> None:
+def run_stage(name: str) -> None:
     """Run one stage in the current folder, and record it."""
-    from headstart import params_file, recorder
+    from headstart.params.reader import load_params
+    from headstart.tracking.recorder import recorded_stage
 
-    if ranks.launched() > 1 and ranks.rank() and name not in SHARED:
+    if distributed.launched_world_size() > 1 and distributed.get_rank() and name not in DISTRIBUTED_STAGES:
         return
     root = Path.cwd()
-    loaded = params_file.load(Path("params.yaml"))
-    module, function = STAGES[name]
+    loaded = load_params(Path("params.yaml"))
     try:
-        with recorder.stage(name, loaded, root):
-            if name in SHARED:
-                ranks.start()
-            stage: Callable[..., None] = getattr(importlib.import_module(f"headstart.{module}"), function)
+        with recorded_stage(name, loaded, root):
+            stage = _load_stage(name, loaded)
+            if name in TRAINED_BEFORE:
+                from headstart.training import checkpoint
+
+                checkpoint.remove_finished(root, TRAINED_BEFORE[name])
             stage(loaded, root)
     except KeyboardInterrupt as stop:
-        if not stop.args:  # a training says it itself
-            print(f"{name}: stopped; `dvc repro` goes on with what is kept", file=sys.stderr)
+        if not stop.args:  # a training prints a line of its own
+            print(f"{name}: stopped; `dvc repro` goes on with what is cached", file=sys.stderr)
         raise
 
 
-@app.command(rich_help_panel=PIPELINE)
+def _load_stage(name: str, params: "Params") -> tasks.Stage:
+    """The stage's function. The garbage collector would find nothing in imports, and takes a quarter of their time."""
+    gc.disable()
+    try:
+        if name in DISTRIBUTED_STAGES:
+            distributed.init_distributed()
+        return tasks.load(name, params)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def fetch() -> None:
-    """Bring the pictures of fetch.sources in: decoded, upright, hashed, in one manifest."""
-    run("fetch")
+    """Fetch the pictures of fetch.sources: decoded, upright, hashed, in one manifest."""
+    run_stage("fetch")
 
 
-@app.command(rich_help_panel=PIPELINE)
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def weights() -> None:
-    """Bring the pretrained weights in."""
-    run("weights")
+    """Fetch the pretrained weights."""
+    run_stage("weights")
 
 
-@app.command(rich_help_panel=PIPELINE)
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def split() -> None:
-    """Divide the pictures into train, val and test; duplicates stay together."""
-    run("split")
+    """Split the pictures into train, val and test; near-duplicates stay together."""
+    run_stage("split")
 
 
-@app.command(rich_help_panel=PIPELINE)
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def augment() -> None:
-    """Store changed copies of training pictures, and a preview sheet."""
-    run("augment")
+    """Store augmented copies of training pictures, and a preview."""
+    run_stage("augment")
 
 
-@app.command("train-head", rich_help_panel=PIPELINE)
+@app.command("train-head", rich_help_panel=PIPELINE_PANEL)
 def train_head() -> None:
-    """Train the new head on the embeddings of the frozen trunk."""
-    run("train-head")
+    """Train the new head on cached features of the frozen backbone."""
+    run_stage("train-head")
 
 
-@app.command("fine-tune", rich_help_panel=PIPELINE)
+@app.command("fine-tune", rich_help_panel=PIPELINE_PANEL)
 def fine_tune() -> None:
-    """Train the trunk above fine_tune.freeze_depth too, at a rate of its own."""
-    run("fine-tune")
+    """Train the backbone above fine_tune.freeze_depth too, at a learning rate of its own."""
+    run_stage("fine-tune")
 
 
-@app.command(rich_help_panel=PIPELINE)
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def evaluate() -> None:
-    """Examine both models on the test pictures; write the report."""
-    run("evaluate")
+    """Evaluate both models on the test set; write the report."""
+    run_stage("evaluate")
 
 
-@app.command(rich_help_panel=PIPELINE)
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def export() -> None:
     """Write the ONNX model, and prove it equal."""
-    run("export")
+    run_stage("export")
 
 
-@app.command(rich_help_panel=MODEL)
+@app.command(rich_help_panel=MODEL_PANEL)
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
@@ -115,69 +130,73 @@ def predict(
         Path | None, typer.Option(metavar="OUT", help="Write the pictures with their boxes into this folder.")
     ] = None,
 ) -> None:
-    """Say what the exported model sees in pictures."""
-    from headstart import predict as p
+    """Predict the labels or boxes of pictures with the exported model."""
+    from headstart.export.prediction_files import find_images, save_images_with_boxes, to_json_row, to_text
+    from headstart.export.predictor import Predictor
 
-    found = list(p.Model(model).predict(p.find(images)))
+    found = list(Predictor(model).predict_files(find_images(images)))
     if draw is not None:
-        p.draw_boxes(found, draw)
+        save_images_with_boxes(found, draw)
     if as_json:
-        typer.echo(json.dumps([p.as_row(f) for f in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([to_json_row(f) for f in found], indent=2, ensure_ascii=False))
     else:
         for f in found:
-            typer.echo(f"{f.path}: {p.as_words(f)}")
+            typer.echo(f"{f.path}: {to_text(f)}")
     if any(f.error for f in found):
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=MODEL)
+@app.command(rich_help_panel=MODEL_PANEL)
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     host: Annotated[str, typer.Option(help="0.0.0.0: also for others on the network.")] = "127.0.0.1",
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
 ) -> None:
     """Serve the exported model: a page to try it on, and an API for programs."""
-    from headstart.serve.run import serve
+    from headstart.serve.server import serve
 
     serve(model, host, port)
 
 
-@app.command(rich_help_panel=MODEL)
+@app.command(rich_help_panel=MODEL_PANEL)
 def demo(
     out: Annotated[Path, typer.Argument(help="A new folder, for any web host.")],
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
 ) -> None:
     """Write the page as a folder that needs no server: the model runs in the visitor's browser."""
-    from headstart.serve.demo import demo
+    from headstart.serve.demo import write_demo
 
-    demo(out, model)
+    write_demo(out, model)
 
 
-@app.command("lr-find", rich_help_panel=BESIDE)
+@app.command("lr-find", rich_help_panel=TOOLS_PANEL)
 def lr_find(
     stage: Annotated[str, typer.Argument(help="train-head or fine-tune; the stages before it must have run.")],
     out: Annotated[Path, typer.Option(help="The folder for lr-find.csv and lr-find.png.")] = Path("lr-find"),
 ) -> None:
-    """Try growing rates on a training stage, and say which to begin with; nothing of the stage is changed."""
-    from headstart import params_file
-    from headstart.lr_find import lr_find
+    """Learning-rate range test of a training stage: suggests a rate; nothing of the stage is changed."""
+    from headstart.params.reader import load_params
+    from headstart.training.lr_finder import lr_find
 
-    rate = lr_find(stage, params_file.load(Path("params.yaml")), Path.cwd(), out)
-    told = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else "the loss never falls: no rate to suggest"
-    typer.echo(f"{told}; the curve is in {out}/lr-find.png")
+    params = load_params(Path("params.yaml"))
+    task = tasks.TASKS[params.task]
+    stages = {"train-head": task.train_head, "fine-tune": task.fine_tune}
+    rate = lr_find(stage, params, Path.cwd(), out, stages)
+    suggestion = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else "the loss never falls: no rate to suggest"
+    typer.echo(f"{suggestion}; the curve is in {out}/lr-find.png")
 
 
-cache_app = typer.Typer(help="What the stages keep under .cache to go faster, and how much.")
-app.add_typer(cache_app, name="cache", rich_help_panel=BESIDE)
+cache_app = typer.Typer(help="The caches and checkpoints of the stages under .cache, and their sizes.")
+app.add_typer(cache_app, name="cache", rich_help_panel=TOOLS_PANEL)
 
 
 @cache_app.callback(invoke_without_command=True)
 def cache(context: typer.Context) -> None:
-    """Show what the stages keep under .cache to go faster; `headstart cache clear` removes it."""
+    """Show the caches and checkpoints under .cache; `headstart cache clear` removes them."""
     if context.invoked_subcommand is None:
-        from headstart import kept
+        from headstart.base.cache_dir import list_entries, print_entries
 
-        kept.show(kept.entries(Path.cwd()))
+        print_entries(list_entries(Path.cwd()))
 
 
 @cache_app.command("clear")
@@ -186,17 +205,22 @@ def clear_cache(
         list[str] | None, typer.Option(help="Only this: pixels, embeddings, activations or checkpoints.")
     ] = None,
 ) -> None:
-    """Remove what is kept; stages may run meanwhile, and make again what they lack."""
-    from headstart import kept
+    """Remove cache entries; stages may run meanwhile, and make again what is missing."""
+    from headstart.base.cache_dir import print_entries, remove_entries
 
-    kept.show(kept.clear(Path.cwd(), kind or ()))
+    print_entries(remove_entries(Path.cwd(), kind or ()))
 
 
 def main() -> None:
     """Run the app; a user's mistake is one line and exit code 2."""
+    succeeded: list[bool] = []
+    atexit.register(_exit_fast, succeeded)  # registered first, so it runs last
     try:
-        with ranks.quiet():
+        with distributed.silence_other_ranks():
             app()
+    except SystemExit as end:
+        succeeded.append(not end.code)
+        raise
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -208,3 +232,12 @@ def main() -> None:
         where = error.filename or Path.cwd()
         print(f"error: {where}: no room left on this disk; make some, and the same command goes on", file=sys.stderr)
         sys.exit(2)
+
+
+def _exit_fast(succeeded: list[bool]) -> None:
+    """After success end here: everything is written, and Python's teardown of torch takes more than a second."""
+    if any(succeeded) and Path(sys.argv[0]).stem == "headstart":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    gc.unfreeze()  # triton complains of objects that outlive it

@@ -1,1 +1,3 @@
-"""Somebody uses the model: a server on this machine, its page, and the same page as a folder that needs no server."""
+"""The exported model in use: a server on this machine, its page, and the page as a static demo."""
+
+__all__ = ["demo", "server"]

@@ -1,4 +1,4 @@
-"""The server's addresses: POST /predict, GET /health, GET /model, the page at /, and what they are at /docs."""
+"""The FastAPI app: POST /predict, GET /health, GET /model, the page at /, and the API's documentation at /docs."""
 
 import asyncio
 import importlib.resources
@@ -14,128 +14,143 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from headstart.door import PictureError, pil_set_up
-from headstart.gallery import thumbnail
-from headstart.serve.about import Sample
-from headstart.serve.engine import BATCH, Engine, Network
-from headstart.serve.guard import Guard, Limits
-from headstart.serve.schema import About, Answer, Answers, Health, Problem
+from headstart.export.speed import SERVING_BATCH
+from headstart.images.decode import PictureError, configured_pil
+from headstart.images.thumbnail import make_thumbnail
+from headstart.serve.examples import ExampleFile
+from headstart.serve.prediction_service import PredictionService, ServedModel
+from headstart.serve.request_limits import RequestLimiter, RequestLimits
+from headstart.serve.schema import ErrorResponse, HealthResponse, ImagePrediction, ModelInfo, PredictResponse
 
 PAGE = Path(str(importlib.resources.files("headstart.serve") / "page"))
-_STATUS = {"too_large": 413, "not_a_picture": 415, "web_page": 415}  # of a PictureError's kind; of all others 422
+_TASK_NAMES = {"classify": "Image classifier", "detect": "Object detector"}
+_STATUS_OF_KIND = {"too_large": 413, "not_a_picture": 415, "web_page": 415}  # PictureError.kind; all others: 422
+_ERROR_DESCRIPTIONS = {
+    408: "the request took too long to arrive",
+    413: "too many bytes, pictures or pixels",
+    415: "not a picture",
+    422: "a picture that cannot be decoded, or no field `files`",
+    429: "too many requests at once",
+}
 
 
 def create_app(
-    network: Network,
-    about: About,
-    samples: Sequence[Sample] = (),
+    model: ServedModel,
+    info: ModelInfo,
+    examples: Sequence[ExampleFile] = (),
     *,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     hosts: list[str] | None = None,
-    batch: int = BATCH,
+    max_batch: int = SERVING_BATCH,
 ) -> FastAPI:
-    """The application around a network.
+    """The web app of a model.
 
     Args:
-        network: what answers.
-        about: what /model and the page say of it.
-        samples: the test pictures that `about` names.
-        limits: what a request may cost.
-        hosts: the names a browser may call this server by (a foreign page that resolves its own name to this machine
-            uses another); None: any.
-        batch: pictures at most in one pass of the network.
+        model: what predicts.
+        info: the response of /model, which the page shows.
+        examples: the test pictures that `info` refers to.
+        limits: of a request.
+        hosts: accepted values of the Host header, against DNS rebinding (a foreign page whose host name resolves to
+            this machine); None: any.
+        max_batch: pictures at most in one pass of the model.
     """
-    limits = limits or Limits()
-    engine = Engine(network, max_pixels=limits.pixels, batch=batch)
+    limits = limits or RequestLimits()
+    service = PredictionService(model, max_pixels=limits.max_pixels, max_batch=max_batch)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with pil_set_up():
+        with configured_pil():
             yield
-        engine.close()
+        service.close()
 
-    problems: dict[int | str, dict[str, Any]] = {
-        code: {"model": Problem, "description": said}
-        for code, said in {
-            408: "the request took too long to arrive",
-            413: "too many bytes, pictures or pixels",
-            415: "not a picture",
-            422: "a picture that cannot be decoded, or no field `files`",
-            429: "too many requests at once",
-        }.items()
-    }
     app = FastAPI(
         title="headstart serve",
         version="1",
-        description=f"What the model sees in pictures: {', '.join(about.labels)}.",
-        docs_url=None,  # FastAPI's own page takes its script from elsewhere
+        description=f"{_TASK_NAMES.get(info.task, info.task)}; labels: {', '.join(info.labels)}.",
+        docs_url=None,  # FastAPI's own page loads its script from elsewhere
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.add_middleware(Guard, limits=limits)
+    app.add_middleware(RequestLimiter, limits=limits)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    app.add_exception_handler(RequestValidationError, _no_files)
-
-    @app.post("/predict", response_model=Answers, responses=problems)
-    async def predict(
-        files: Annotated[list[UploadFile], File(description=f"pictures, at most {limits.files}")],
-    ) -> Response:
-        """What the model sees in each picture. If one of them is bad there are no answers, and the problem names it."""
-        if len(files) > limits.files:
-            raise HTTPException(413, f"{len(files)} pictures: send at most {limits.files} at once")
-        # All are waited for, so that none is still at work when the first bad one is told.
-        found = await asyncio.gather(*(_answer(engine, file) for file in files), return_exceptions=True)
-        answers = []
-        for file, answer in zip(files, found, strict=True):
-            if isinstance(answer, PictureError):
-                raise HTTPException(_STATUS.get(answer.kind, 422), f"{file.filename or 'picture'}: {answer}")
-            if isinstance(answer, BaseException):
-                raise answer
-            answers.append(answer)
-        # As JSON at once: what FastAPI is given as a model it validates and copies first.
-        return Response(Answers(answers=answers).model_dump_json(), media_type="application/json")
-
-    @app.get("/health")
-    async def health() -> Health:
-        """Whether the server answers."""
-        return Health()
-
-    @app.get("/model")
-    async def model() -> About:
-        """The model: labels, test figures with intervals, what it gets wrong, its card."""
-        return about
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(_docs(app.openapi()))
-
-    pictures = {sample.picture: sample.path for sample in samples}
-    thumbnails = {sample.thumbnail: sample.path for sample in samples}
-
-    @app.get("/examples/{name}", include_in_schema=False)
-    def example(request: Request) -> Response:  # no `async`: thumbnails are made in a thread
-        address = request.url.path.removeprefix("/")
-        if address in pictures:
-            return FileResponse(pictures[address])
-        if address in thumbnails:
-            return Response(thumbnail(thumbnails[address]), media_type="image/jpeg")
-        raise HTTPException(404, f"{address}: no such test picture")
-
+    app.add_exception_handler(RequestValidationError, _missing_files_response)
+    _add_api(app, service, info, limits)
+    _add_examples(app, examples)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 
-async def _answer(engine: Engine, file: UploadFile) -> Answer:
-    return await engine.answer(file.filename or "", file.read)
+def _add_api(app: FastAPI, service: PredictionService, info: ModelInfo, limits: RequestLimits) -> None:
+    error_responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorResponse, "description": text} for status, text in _ERROR_DESCRIPTIONS.items()
+    }
+
+    @app.post("/predict", response_model=PredictResponse, responses=error_responses)
+    async def predict(
+        files: Annotated[list[UploadFile], File(description=f"pictures, at most {limits.max_files}")],
+    ) -> Response:
+        """The prediction for each picture. One bad picture fails the whole request; the error names it."""
+        if len(files) > limits.max_files:
+            raise HTTPException(413, f"{len(files)} pictures: send at most {limits.max_files} at once")
+        predictions = await _predict_files(service, files)
+        # JSON already: a model that FastAPI is given it validates and copies first.
+        return Response(PredictResponse(predictions=predictions).model_dump_json(), media_type="application/json")
+
+    @app.get("/health")
+    async def health() -> HealthResponse:
+        """Whether the server is up."""
+        return HealthResponse()
+
+    @app.get("/model")
+    async def model() -> ModelInfo:
+        """The model: labels, test metrics with confidence intervals, confusion matrix, model card."""
+        return info
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(_render_docs(app.openapi()))
 
 
-async def _no_files(_: Request, error: Exception) -> JSONResponse:
+def _add_examples(app: FastAPI, examples: Sequence[ExampleFile]) -> None:
+    pictures = {example.picture: example.path for example in examples}
+    thumbnails = {example.thumbnail: example.path for example in examples}
+
+    @app.get("/examples/{name}", include_in_schema=False)
+    def example(request: Request) -> Response:  # no `async`: thumbnails are made in a thread
+        url = request.url.path.removeprefix("/")
+        if url in pictures:
+            return FileResponse(pictures[url])
+        if url in thumbnails:
+            return Response(make_thumbnail(thumbnails[url]), media_type="image/jpeg")
+        raise HTTPException(404, f"{url}: no such test picture")
+
+
+async def _predict_files(service: PredictionService, files: Sequence[UploadFile]) -> list[ImagePrediction]:
+    """Predictions in the order of the files.
+
+    Raises:
+        HTTPException: for the first file that is no picture, after all of them have been processed.
+    """
+    results = await asyncio.gather(
+        *(service.predict(file.filename or "", file.read) for file in files), return_exceptions=True
+    )
+    predictions = []
+    for file, result in zip(files, results, strict=True):
+        if isinstance(result, PictureError):
+            raise HTTPException(_STATUS_OF_KIND.get(result.kind, 422), f"{file.filename or 'picture'}: {result}")
+        if isinstance(result, BaseException):
+            raise result
+        predictions.append(result)
+    return predictions
+
+
+async def _missing_files_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return JSONResponse({"detail": "no pictures: post them as multipart/form-data, each in a field `files`"}, 422)
 
 
-def _docs(schema: dict[str, Any]) -> str:
-    """The schema as a page: no script, nothing from elsewhere."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("headstart"), autoescape=True, trim_blocks=True)
+def _render_docs(schema: dict[str, Any]) -> str:
+    """The OpenAPI schema as an HTML page: no script, nothing loaded from elsewhere."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("headstart.serve"), autoescape=True, trim_blocks=True)
     return environment.get_template("api.html.j2").render(schema=schema)

@@ -1,4 +1,4 @@
-"""What goes over the wire, for the server's JSON and for the files of the static demo."""
+"""Pydantic models of the HTTP API's JSON, and of the static demo's model.json."""
 
 from typing import Annotated
 
@@ -9,55 +9,55 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Box(_Message):
-    """Something found: `box` is left, top, right, bottom in pixels of the upright picture."""
+class ScoredBox(_Message):
+    """A detected box: `box` is xmin, ymin, xmax, ymax in pixels of the upright picture."""
 
     label: str
     score: FiniteFloat
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
-class Found(_Message):
-    """What the model says of a picture: probabilities (classify) or boxes (detect), the other one is null.
+class ModelOutput(_Message):
+    """The model's output for one picture: probabilities (classify) or boxes (detect); the other one is null.
 
-    Boxes are the unsure ones too, the surest first: believe those that reach `threshold` of /model. What is no number
-    (nan) is no answer: JSON would have null for it.
+    Boxes below the threshold are included, the highest score first: filter them by `threshold` of /model. NaN and
+    infinity are rejected, because JSON has no such numbers.
     """
 
     probabilities: dict[str, FiniteFloat] | None = None
-    boxes: list[Box] | None = None
+    boxes: list[ScoredBox] | None = None
 
 
-class Answer(Found):
-    """What the model says of one picture, by the name it was posted under."""
+class ImagePrediction(ModelOutput):
+    """The prediction for one picture, under the file name it was posted with."""
 
     name: str
     width: Annotated[int, Field(description="pixels of the upright picture")]
     height: int
     label: Annotated[str | None, Field(description="the most probable label; null for boxes")] = None
-    milliseconds: Annotated[float, Field(description="from the bytes to the answer, waiting included")]
+    milliseconds: Annotated[float, Field(description="from the bytes to the prediction, time in the queue included")]
 
 
-class Answers(_Message):
-    """One answer a picture, in the order posted."""
+class PredictResponse(_Message):
+    """One prediction a picture, in the order posted."""
 
-    answers: list[Answer]
+    predictions: list[ImagePrediction]
 
 
-class Problem(_Message):
-    """Why there is no answer, in a sentence."""
+class ErrorResponse(_Message):
+    """Why there are no predictions, in one sentence."""
 
     detail: str
 
 
-class Health(_Message):
-    """The server answers."""
+class HealthResponse(_Message):
+    """The server is up."""
 
     status: str = "ok"
 
 
-class Figure(_Message):
-    """A test figure with its 95 % interval. `note` says of which model it is, if not of the one that answers."""
+class MetricEstimate(_Message):
+    """A test metric with its 95 % confidence interval. `note`: which model was measured, if not the served one."""
 
     name: str
     value: float
@@ -66,21 +66,22 @@ class Figure(_Message):
     note: str = ""
 
 
-class Said(_Message):
-    """How often a label was the answer in the test, and what the pictures really were; of a detector, the boxes.
+class ConfusionColumn(_Message):
+    """One column of the test set's confusion matrix: `total` predictions of a label, and their actual labels.
 
-    Of a detector one answer and one truth is `background`: nothing was found there, or nothing is there.
+    Counts pictures of a classifier, boxes of a detector. A detector has `background` too: as a prediction it counts
+    missed boxes (false negatives), as an actual label boxes on background (false positives).
     """
 
-    times: int
-    really: dict[str, int]
+    total: int
+    actual: dict[str, int]
 
 
 class Example(_Message):
-    """A test picture to try: addresses of the picture and of a thumbnail, what it is and what the model said.
+    """A test picture to try: URLs of the picture and of its thumbnail, actual and predicted label, confidence.
 
-    Of a detector `fault` says what it did wrong there, such as "misses a dog"; empty where it did not. `credit` is its
-    author and licence, as far as they are known.
+    Of a detector `mistake` is the error in that picture, such as "dog missed (false negative)"; empty if there is
+    none. `credit` is author and licence, as far as they are known.
     """
 
     picture: str
@@ -88,19 +89,19 @@ class Example(_Message):
     label: str | None = None
     predicted: str | None = None
     confidence: float | None = None
-    fault: str = ""
+    mistake: str = ""
     credit: str = ""
 
 
-class About(_Message):
-    """The model: labels, figures on its test pictures, what it gets wrong, and its card (Markdown)."""
+class ModelInfo(_Message):
+    """The model: labels, test metrics, confusion matrix, test pictures to try, and the model card (Markdown)."""
 
     task: str
     labels: list[str]
     input: dict[str, object]
-    figures: list[Figure] = []
-    pictures: int = 0
-    said: dict[str, Said] = {}
+    metrics: list[MetricEstimate] = []
+    pictures: Annotated[int, Field(description="size of the test set")] = 0
+    confusion: Annotated[dict[str, ConfusionColumn], Field(description="by predicted label")] = {}
     examples: list[Example] = []
-    threshold: Annotated[float, Field(description="boxes with a lower score are not shown at first")] = 0.5
+    threshold: Annotated[float, Field(description="of the scores of boxes, chosen on the validation set")] = 0.5
     card: str = ""

@@ -1,38 +1,38 @@
-// The page: pictures in by drop, paste, camera, file or gallery; answers out as bars, or boxes on the picture.
-import { about, answer } from "./answer.js";
+// The page: pictures by drop, paste, camera, file or gallery -> predictions as bars, or as boxes on the picture.
+import { fetchModelInfo, predict } from "./predict.js";
 
 const get = (id) => document.getElementById(id);
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
-const KEPT = 20; // answers shown; older ones go
+const MAX_SHOWN = 20; // predictions on the page; older ones are removed
 
-let model = { labels: [], examples: [], said: {}, figures: [], threshold: 0.5 };
+let model = { labels: [], examples: [], confusion: {}, metrics: [], threshold: 0.5 };
 let queue = Promise.resolve();
 
 function element(name, text = "", className = "") {
-  const made = document.createElement(name);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
+  const created = document.createElement(name);
+  created.textContent = text;
+  if (className) created.className = className;
+  return created;
 }
 
-// ---- in ----------------------------------------------------------------------------------------------------------
+// ---- input -------------------------------------------------------------------------------------------------------
 
-// One after the other: the answers come in the order asked, and each time is that of one picture.
-function ask(pictures) {
-  for (const picture of pictures) queue = queue.then(() => tell(picture));
+// One after the other: predictions come in the order of the pictures, and each time is that of one picture.
+function enqueue(pictures) {
+  for (const picture of pictures) queue = queue.then(() => predictAndShow(picture));
   return queue;
 }
 
 function fromFiles(files) {
   const pictures = [...files].map((file) => ({ blob: file, name: file.name || "pasted picture" }));
-  if (pictures.length) ask(pictures);
+  if (pictures.length) enqueue(pictures);
 }
 
 async function fromExample(example) {
   get("status").textContent = "Fetching the picture …";
   const response = await fetch(example.picture).catch(() => null);
-  if (!response?.ok) return problem(example.picture, new Error("this test picture cannot be fetched"));
-  return ask([{ blob: await response.blob(), name: example.picture.split("/").pop(), example }]);
+  if (!response?.ok) return showError(example.picture, new Error("this test picture cannot be fetched"));
+  return enqueue([{ blob: await response.blob(), name: example.picture.split("/").pop(), example }]);
 }
 
 function listen() {
@@ -43,7 +43,7 @@ function listen() {
       input.value = ""; // the same file may be chosen again
     });
   }
-  // Dropped anywhere: a picture that misses the field would otherwise replace the page.
+  // On the whole document: a picture dropped beside the field would otherwise replace the page.
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     get("drop").classList.add("over");
@@ -57,21 +57,21 @@ function listen() {
     fromFiles(event.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => fromFiles(event.clipboardData.files));
-  get("least").addEventListener("input", showThreshold);
+  get("min-score").addEventListener("input", applyThreshold);
   get("camera").addEventListener("click", openCamera);
   get("close").addEventListener("click", () => get("viewfinder").close());
   get("viewfinder").addEventListener("close", closeCamera);
   get("take").addEventListener("click", takePicture);
 }
 
-// A phone has a better camera app than this page; elsewhere, and where a page may see the camera, a small viewfinder.
+// A phone has a better camera app than this page; elsewhere, and where a page may use the camera, a small viewfinder.
 async function openCamera() {
   if (matchMedia("(pointer: coarse)").matches || !navigator.mediaDevices?.getUserMedia) return get("shot").click();
   try {
     get("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } });
     get("viewfinder").showModal();
   } catch (error) {
-    problem("Camera", new Error(`cannot be used (${error.message || error.name})`));
+    showError("Camera", new Error(`cannot be used (${error.message || error.name})`));
   }
 }
 
@@ -90,142 +90,142 @@ async function takePicture() {
   canvas.toBlob((blob) => fromFiles([new File([blob], "camera.jpg", { type: blob.type })]), "image/jpeg", 0.95);
 }
 
-// ---- out ---------------------------------------------------------------------------------------------------------
+// ---- output ------------------------------------------------------------------------------------------------------
 
-async function tell({ blob, name, example }) {
-  get("status").textContent = `Looking at ${name} …`;
+async function predictAndShow({ blob, name, example }) {
+  get("status").textContent = `Predicting ${name} …`;
   const begin = performance.now();
   try {
-    const found = await answer(blob, name);
-    show({ found, blob, name, example, milliseconds: performance.now() - begin });
+    const prediction = await predict(blob, name);
+    showPrediction({ prediction, blob, name, example, milliseconds: performance.now() - begin });
   } catch (error) {
-    problem(name, error);
+    showError(name, error);
   }
 }
 
-function problem(name, error) {
-  const line = element("p", `${name}: ${error.message}`, "problem");
-  get("answers").prepend(line);
+function showError(name, error) {
+  const line = element("p", `${name}: ${error.message}`, "error");
+  get("predictions").prepend(line);
   get("status").textContent = line.textContent;
-  trim();
+  removeOldest();
 }
 
-function show({ found, blob, name, example, milliseconds }) {
-  const card = get("one").content.firstElementChild.cloneNode(true);
+function showPrediction({ prediction, blob, name, example, milliseconds }) {
+  const card = get("prediction").content.firstElementChild.cloneNode(true);
   const find = (selector) => card.querySelector(selector);
   const picture = find("img");
   picture.src = URL.createObjectURL(blob);
-  picture.alt = example?.label && !found.boxes ? `Test picture: ${example.label}` : `Your picture ${name}`;
-  find("figcaption").textContent = `${name}, ${found.width} × ${found.height}`;
+  picture.alt = example?.label && !prediction.boxes ? `Test picture: ${example.label}` : `Your picture ${name}`;
+  find("figcaption").textContent = `${name}, ${prediction.width} × ${prediction.height}`;
   if (example?.credit) find("figcaption").append(element("small", example.credit, "credit"));
   find(".time").textContent =
-    found.milliseconds === undefined
+    prediction.milliseconds === undefined
       ? `${milliseconds.toFixed(0)} ms`
-      : `${found.milliseconds.toFixed(0)} ms on the server, ${milliseconds.toFixed(0)} ms in all`;
-  if (found.boxes) showBoxes(card, found, example);
-  else showBars(card, found, example);
-  get("answers").prepend(card);
-  trim();
-  showThreshold();
+      : `${prediction.milliseconds.toFixed(0)} ms on the server, ${milliseconds.toFixed(0)} ms in total`;
+  if (prediction.boxes) showBoxes(card, prediction, example);
+  else showProbabilities(card, prediction, example);
+  get("predictions").prepend(card);
+  removeOldest();
+  applyThreshold();
   card.scrollIntoView({ block: "nearest" });
   get("status").textContent = `${name}: ${card.querySelector("h3").textContent}`;
 }
 
-function trim() {
-  for (const old of [...get("answers").children].slice(KEPT)) {
+function removeOldest() {
+  for (const old of [...get("predictions").children].slice(MAX_SHOWN)) {
     const picture = old.querySelector(".frame img");
     if (picture) URL.revokeObjectURL(picture.src);
     old.remove();
   }
 }
 
-function showBars(card, found, example) {
-  const ranked = Object.entries(found.probabilities).sort((a, b) => b[1] - a[1]);
+function barRow(name, value) {
+  const row = element("li");
+  const bar = element("span", "", "bar");
+  bar.style.setProperty("--share", value);
+  row.append(element("span", name, "name"), bar, element("span", percent(value), "value"));
+  return row;
+}
+
+function showProbabilities(card, prediction, example) {
+  const ranked = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
   const [label, probability] = ranked[0];
   card.querySelector("h3").textContent = `${label}, ${percent(probability)}`;
-  for (const [name, value] of ranked.slice(0, 5)) {
-    const row = element("li");
-    const bar = element("span", "", "bar");
-    bar.style.setProperty("--share", value);
-    row.append(element("span", name, "name"), bar, element("span", percent(value), "value"));
-    card.querySelector(".bars").append(row);
-  }
-  if (ranked.length > 5) card.querySelector(".bars").append(element("li", `and ${ranked.length - 5} more labels`, "soft"));
+  const bars = card.querySelector(".bars");
+  bars.append(...ranked.slice(0, 5).map(([name, value]) => barRow(name, value)));
+  if (ranked.length > 5) bars.append(element("li", `and ${ranked.length - 5} more labels`, "muted"));
   if (example?.label) {
-    const right = example.label === label;
+    const correct = example.label === label;
     const truth = card.querySelector(".truth");
-    truth.textContent = right ? `Right: it is ${example.label}.` : `Wrong: it is ${example.label}.`;
-    truth.classList.add(right ? "right" : "wrong");
+    truth.textContent = `${correct ? "Correct" : "Wrong"}: the label is ${example.label}.`;
+    truth.classList.add(correct ? "correct" : "wrong");
   }
-  showKnown(card, label);
+  showPrecision(card, label);
 }
 
-// What the exam knows of answers like this one.
-function showKnown(card, label) {
-  const said = model.said[label];
-  if (!said) return;
-  const right = said.really[label] ?? 0;
-  const wrong = Object.entries(said.really)
-    .filter(([name]) => name !== label)
-    .map(([name, count]) => `${count} ${count === 1 ? "was" : "were"} ${name}`);
-  card.querySelector(".known").textContent =
-    `Of ${said.times} test pictures with this answer, ${right} were ${label} (${percent(right / said.times, 0)})` +
-    (wrong.length ? `; ${wrong.slice(0, 3).join(", ")}${wrong.length > 3 ? " …" : ""}. Wrong like this before:` : ".");
-  for (const other of model.examples.filter((e) => e.predicted === label && e.label !== label).slice(0, 4)) {
+// How often this prediction was correct on the test set, and test pictures with the same wrong prediction.
+function showPrecision(card, predicted) {
+  const column = model.confusion[predicted];
+  if (!column) return;
+  const correct = column.actual[predicted] ?? 0;
+  const wrong = Object.entries(column.actual)
+    .filter(([label]) => label !== predicted)
+    .map(([label, count]) => `${count} ${label}`);
+  const mistakes = model.examples.filter((e) => e.predicted === predicted && e.label !== predicted).slice(0, 4);
+  card.querySelector(".precision").textContent =
+    `Of ${column.total} test pictures predicted as ${predicted}, ${correct} ${correct === 1 ? "is" : "are"} correct ` +
+    `(precision ${percent(correct / column.total, 0)})` +
+    (wrong.length ? `; actual labels of the others: ${wrong.slice(0, 3).join(", ")}${wrong.length > 3 ? " …" : ""}` : "") +
+    (mistakes.length ? ". Mistakes of this kind:" : ".");
+  for (const example of mistakes) {
     const row = element("li");
-    const small = element("img");
-    small.src = other.thumbnail;
-    small.alt = `${other.label}, called ${label}`;
-    small.title = titled(small.alt, other);
-    row.append(small);
-    card.querySelector(".like").append(row);
+    const thumbnail = element("img");
+    thumbnail.src = example.thumbnail;
+    thumbnail.alt = `${example.label} predicted as ${predicted}`;
+    thumbnail.title = withCredit(thumbnail.alt, example);
+    row.append(thumbnail);
+    card.querySelector(".mistakes").append(row);
   }
 }
 
-// What a small test picture shows, and whose it is.
-function titled(text, { credit }) {
+function withCredit(text, { credit }) {
   return credit ? `${text} (${credit})` : text;
 }
 
-function showBoxes(card, found, example) {
-  const frame = card.querySelector(".frame");
-  const bars = card.querySelector(".bars");
-  found.boxes.forEach(({ label, score, box }, number) => {
+function showBoxes(card, prediction, example) {
+  prediction.boxes.forEach(({ label, score, box }, index) => {
     const [left, top, right, bottom] = box;
-    const drawn = element("div", "", `box kind-${Math.max(0, model.labels.indexOf(label)) % 4}`);
+    const drawn = element("div", "", `box color-${Math.max(0, model.labels.indexOf(label)) % 4}`);
     drawn.append(element("span", `${label} ${percent(score, 0)}`));
-    for (const [side, share] of [
-      ["left", left / found.width],
-      ["top", top / found.height],
-      ["width", (right - left) / found.width],
-      ["height", (bottom - top) / found.height],
+    for (const [property, share] of [
+      ["left", left / prediction.width],
+      ["top", top / prediction.height],
+      ["width", (right - left) / prediction.width],
+      ["height", (bottom - top) / prediction.height],
     ]) {
-      drawn.style.setProperty(side, `${100 * share}%`);
+      drawn.style.setProperty(property, `${100 * share}%`);
     }
-    const row = element("li");
-    const bar = element("span", "", "bar");
-    bar.style.setProperty("--share", score);
-    row.append(element("span", `${number + 1}. ${label}`, "name"), bar, element("span", percent(score), "value"));
+    const row = barRow(`${index + 1}. ${label}`, score);
     drawn.dataset.score = row.dataset.score = score;
-    frame.append(drawn);
-    bars.append(row);
+    card.querySelector(".frame").append(drawn);
+    card.querySelector(".bars").append(row);
   });
-  card.dataset.boxes = found.boxes.length;
-  if (example?.fault) {
-    const fault = `Known from the test: here it ${example.fault}, at a score of at least ${percent(model.threshold, 0)}.`;
-    card.querySelector(".truth").textContent = fault;
-    card.querySelector(".truth").classList.add("wrong");
+  card.dataset.boxes = prediction.boxes.length;
+  if (example?.mistake) {
+    const truth = card.querySelector(".truth");
+    truth.textContent = `Mistake in the test at a score threshold of ${percent(model.threshold, 0)}: ${example.mistake}.`;
+    truth.classList.add("wrong");
   }
 }
 
 // Boxes below the threshold are hidden, on the picture and in the list; the headings count the others.
-function showThreshold() {
-  const least = Number(get("least").value);
+function applyThreshold() {
+  const minScore = Number(get("min-score").value);
   const cards = document.querySelectorAll("[data-boxes]");
   get("threshold").hidden = !cards.length;
-  get("least-shown").textContent = percent(least, 0);
+  get("min-score-shown").textContent = percent(minScore, 0);
   for (const card of cards) {
-    for (const drawn of card.querySelectorAll("[data-score]")) drawn.hidden = Number(drawn.dataset.score) < least;
+    for (const scored of card.querySelectorAll("[data-score]")) scored.hidden = Number(scored.dataset.score) < minScore;
     const count = card.querySelectorAll(".box:not([hidden])").length;
     card.querySelector("h3").textContent = `${count} of ${card.dataset.boxes} boxes`;
   }
@@ -235,58 +235,60 @@ function showThreshold() {
 
 function showModel() {
   const detects = model.task === "detect";
-  const few = model.labels.length <= 3 ? model.labels.join(detects ? ", " : " or ") : `${model.labels.length} labels`;
-  const title = detects ? `Find ${few}` : `${few[0].toUpperCase()}${few.slice(1)}?`;
+  const labels = model.labels.length <= 3 ? model.labels.join(detects ? ", " : " or ") : `${model.labels.length} labels`;
+  const title = detects ? `Detect ${labels}` : `Classify: ${labels}`;
   get("title").textContent = document.title = title;
-  get("where").textContent = model.where;
-  get("least").value = model.threshold;
-  get("model").hidden = !model.figures.length && !model.card;
-  get("exam").textContent = model.pictures
-    ? `Measured on ${model.pictures} test pictures that it did not learn from, with 95 % intervals.`
+  get("privacy").textContent = model.privacy;
+  get("min-score").value = model.threshold;
+  get("model").hidden = !model.metrics.length && !model.card;
+  get("test-set").textContent = model.pictures
+    ? `Metrics on ${model.pictures} test pictures, with 95 % confidence intervals.`
     : "";
-  for (const figure of model.figures) {
+  for (const metric of model.metrics) {
     const row = element("div");
-    const value = element("dd", percent(figure.value));
-    value.append(element("small", `${percent(figure.low)} to ${percent(figure.high)}`));
-    if (figure.note) value.append(element("small", figure.note, "note"));
-    row.append(element("dt", figure.name), value);
-    get("figures").append(row);
+    const value = element("dd", percent(metric.value));
+    value.append(element("small", `${percent(metric.low)} to ${percent(metric.high)}`));
+    if (metric.note) value.append(element("small", metric.note, "note"));
+    row.append(element("dt", metric.name), value);
+    get("metrics").append(row);
   }
-  const confusions = Object.entries(model.said)
-    .flatMap(([said, { really }]) => Object.entries(really).map(([label, count]) => ({ said, label, count })))
-    .filter(({ said, label }) => said !== label)
+  const confusions = Object.entries(model.confusion)
+    .flatMap(([predicted, column]) =>
+      Object.entries(column.actual).map(([actual, count]) => ({ actual, predicted, count })),
+    )
+    .filter(({ actual, predicted }) => actual !== predicted)
     .sort((a, b) => b.count - a.count);
-  get("mistaken").hidden = !confusions.length;
-  for (const { said, label, count } of confusions.slice(0, 6)) {
-    get("confusions").append(element("li", `${count} × ${confusion(label, said)}`));
+  get("confused").hidden = !confusions.length;
+  for (const { actual, predicted, count } of confusions.slice(0, 6)) {
+    get("confusions").append(element("li", `${count} × ${describeConfusion(actual, predicted)}`));
   }
   get("card").textContent = model.card;
   get("card").parentElement.hidden = !model.card;
   showExamples();
 }
 
-// A detector's exam counts boxes: "background" is what it calls a box that it misses, and where it finds one too many.
-function confusion(label, said) {
-  if (model.task !== "detect") return `${label} called ${said}`;
-  if (said === "background") return `${label} missed`;
-  return label === "background" ? `${said} found where nothing is` : `${label} called ${said}`;
+// In a detector's confusion matrix `background` is the prediction of a missed box, and the label of a false positive.
+function describeConfusion(actual, predicted) {
+  if (model.task === "detect" && predicted === "background") return `${actual} missed (false negative)`;
+  if (model.task === "detect" && actual === "background") return `${predicted} on background (false positive)`;
+  return `${actual} predicted as ${predicted}`;
 }
 
 function showExamples() {
   get("gallery").hidden = !model.examples.length;
   for (const example of model.examples) {
-    const wrong = example.fault || (model.task !== "detect" && example.predicted !== example.label);
+    const wrong = example.mistake || (model.task !== "detect" && example.predicted !== example.label);
     const button = element("button", "", "example");
-    const small = element("img");
-    [small.src, small.loading] = [example.thumbnail, "lazy"];
-    small.alt = (model.task === "detect" ? null : example.label) ?? "Test picture";
+    const thumbnail = element("img");
+    [thumbnail.src, thumbnail.loading] = [example.thumbnail, "lazy"];
+    thumbnail.alt = (model.task === "detect" ? null : example.label) ?? "Test picture";
     button.type = "button";
-    button.append(small);
+    button.append(thumbnail);
     if (wrong) {
       button.append(element("span", "✗", "mark"));
-      small.alt += example.fault ? `, in which it ${example.fault}` : `, which it calls ${example.predicted}`;
+      thumbnail.alt += example.mistake ? `: ${example.mistake}` : ` predicted as ${example.predicted}`;
     }
-    button.title = titled(small.alt, example);
+    button.title = withCredit(thumbnail.alt, example);
     button.addEventListener("click", () => fromExample(example));
     const row = element("li");
     row.append(button);
@@ -296,9 +298,9 @@ function showExamples() {
 
 listen();
 try {
-  model = { ...model, ...(await about()) };
+  model = { ...model, ...(await fetchModelInfo()) };
   showModel();
   document.body.dataset.ready = "yes";
 } catch (error) {
-  problem("Model", error);
+  showError("Model", error);
 }

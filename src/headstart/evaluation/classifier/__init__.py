@@ -1,0 +1,1 @@
+"""A classifier's evaluation: metrics.json, plots, mistakes, report."""

@@ -1,0 +1,1 @@
+"""A detector's evaluation: metrics.json, plots, cases, report."""

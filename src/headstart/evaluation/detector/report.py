@@ -1,0 +1,155 @@
+"""report.html of a detector."""
+
+from collections.abc import Mapping, Sequence
+
+from headstart.base.arrays import Ints
+from headstart.base.detections import BACKGROUND
+from headstart.evaluation.charts import Plot
+from headstart.evaluation.detector.gallery import FALSE_ALARM, HIT, MISS, GalleryCase
+from headstart.evaluation.report_facts import ReportFacts
+from headstart.evaluation.report_page import improvement_sentence, render_page
+from headstart.evaluation.report_tables import (
+    MetricRow,
+    MetricSpec,
+    Table,
+    class_table,
+    counted,
+    format_decimal,
+    format_interval,
+    format_or_dash,
+    format_percent,
+    metric_rows,
+)
+from headstart.metrics.detection import DetectorEvaluation, DetectorMetrics
+
+METRIC_SPECS = (
+    MetricSpec("AP50", "AP50", "average precision at IoU 0.5: a rough fit is enough", format_decimal),
+    MetricSpec("AP75", "AP75", "the same at IoU 0.75: a close fit", format_decimal),
+    MetricSpec("AP", "AP", "mean over IoU 0.5, 0.55 … 0.95, COCO’s primary metric: 1 is perfect", format_decimal),
+    MetricSpec("AP_small", "AP, small boxes", "AP of boxes below 32 x 32 pixels", format_decimal),
+    MetricSpec("AP_medium", "AP, medium boxes", "AP of boxes up to 96 x 96 pixels", format_decimal),
+    MetricSpec("AP_large", "AP, large boxes", "AP of larger boxes", format_decimal),
+    MetricSpec(
+        "AR_1",
+        "AR, 1 detection",
+        "average recall with one detection per label and picture, mean over the IoUs",
+        format_decimal,
+    ),
+    MetricSpec("AR_10", "AR, 10 detections", "the same with 10", format_decimal),
+    MetricSpec("AR_100", "AR, 100 detections", "the same with 100", format_decimal),
+)
+_GALLERY_HEADINGS = {
+    MISS: "Missed (false negatives), the largest first",
+    FALSE_ALARM: "False positives and wrong labels, the most confident first",
+    HIT: "Correct (true positives), the most confident first",
+}
+
+
+def render_detector_report(
+    evaluation: DetectorEvaluation,
+    labels: Sequence[str],
+    *,
+    confusion: Ints,
+    plots: Mapping[str, Plot],
+    cases: Sequence[GalleryCase],
+    facts: ReportFacts,
+) -> str:
+    """The page as HTML; `confusion` has the background as its last row and column, all else as in `render_page`."""
+    fine_tuned = evaluation.fine_tuned
+    by_kind = {heading: [case for case in cases if case.kind == kind] for kind, heading in _GALLERY_HEADINGS.items()}
+    return render_page(
+        "detector_report.html.j2",
+        facts,
+        unit="box",
+        confusion=confusion,
+        labels=(*labels, BACKGROUND),
+        summary=detector_summary_sentences(evaluation),
+        metrics=detector_metric_rows(evaluation),
+        classes=detector_class_table(fine_tuned),
+        plots=plots,
+        fine_tuned=fine_tuned,
+        headline=fine_tuned.estimates["AP50"],
+        threshold=threshold_sentence(fine_tuned),
+        galleries={heading: of_kind for heading, of_kind in by_kind.items() if of_kind},
+    )
+
+
+def detector_metric_rows(evaluation: DetectorEvaluation) -> list[MetricRow]:
+    """COCO's metrics of both models, and precision and recall at each model's threshold."""
+    head_only, fine_tuned = evaluation.head_only, evaluation.fine_tuned
+    rows = metric_rows(METRIC_SPECS, head_only.estimates, fine_tuned.estimates)
+    for name, meaning in (
+        ("precision", "share of the detections that are correct"),
+        ("recall", "share of the boxes that are found"),
+    ):
+        values = [
+            text
+            for model in (head_only, fine_tuned)
+            for text in (
+                format_or_dash(getattr(model.at_threshold, name), format_percent),
+                f"threshold {model.threshold.value:.2f}",
+            )
+        ]
+        at = "over all labels, at IoU 0.5 and the chosen threshold"
+        rows.append(MetricRow(name.capitalize(), f"{meaning}, {at}", *values))
+    return rows
+
+
+def detector_summary_sentences(evaluation: DetectorEvaluation) -> list[str]:
+    """The results in sentences."""
+    fine_tuned = evaluation.fine_tuned
+    ap50, ap = fine_tuned.estimates["AP50"], fine_tuned.estimates["AP"]
+    if ap50.value is None or ap.value is None:
+        return [f"The test set gives no metric: {ap50.absent}."]
+    test_set = f"{counted(fine_tuned.boxes, 'box')} in {counted(fine_tuned.pictures, 'test picture')}"
+    operating_point = fine_tuned.at_threshold
+    precision = (
+        "It detects nothing."
+        if operating_point.precision is None
+        else f"{format_percent(operating_point.precision)} of its detections are correct (precision)."
+    )
+    sentences = [
+        f"At the threshold {fine_tuned.threshold.value:.2f} the fine-tuned model finds "
+        f"{format_percent(operating_point.recall or 0.0)} of {test_set} (recall). {precision}",
+        f"Its AP50 is {format_decimal(ap50.value)}, on pictures of the same kind probably between "
+        f"{format_interval(ap50, format_decimal)}; AP, which demands close fits as well, is "
+        f"{format_decimal(ap.value)}.",
+    ]
+    if evaluation.difference.value is not None:
+        sentences.append(improvement_sentence(evaluation.difference, "AP"))
+    return sentences
+
+
+def threshold_sentence(metrics: DetectorMetrics) -> str:
+    """How the threshold was chosen."""
+    threshold = metrics.threshold
+    if threshold.f1 is None:
+        return (
+            "The validation set has no box, so no threshold could be chosen: "
+            f"{threshold.value:.2f} is the default, not a choice."
+        )
+    if threshold.f1 == 0:
+        return (
+            "On the validation set the model finds nothing at any threshold: "
+            f"{threshold.value:.2f} is the default, not a choice."
+        )
+    test_f1 = metrics.at_threshold.f1
+    on_test = "" if test_f1 is None else f", {format_percent(test_f1)} on the test set"
+    return (
+        f"The threshold {threshold.value:.2f} has the highest F1, the harmonic mean of precision and recall, on the "
+        f"validation set: {format_percent(threshold.f1)} there{on_test}. Over all labels (micro average), at IoU 0.5."
+    )
+
+
+def detector_class_table(metrics: DetectorMetrics) -> Table:
+    """AP50 and AP of each label."""
+    rows = [
+        (
+            name,
+            format_or_dash(of_label.ap50, format_decimal),
+            format_or_dash(of_label.ap, format_decimal),
+            of_label.boxes,
+        )
+        for name, of_label in metrics.per_class.items()
+    ]
+    return class_table(("AP50", "AP", "boxes"), rows)

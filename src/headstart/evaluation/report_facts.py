@@ -1,0 +1,113 @@
+"""What the report states besides metrics: settings, counts, sources, licences, duplicates, frozen blocks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.base.files import read_json
+from headstart.base.manifest import Manifest, Split, count_licenses, count_sources
+from headstart.evaluation.report_tables import Table
+from headstart.models.file import ModelSpec
+from headstart.models.weights import UNTRAINED
+from headstart.params.root import Params
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What earlier stages have found or done.
+
+    Attributes:
+        title: of the page.
+        settings: how the model was trained, by name.
+        counts: by split and label: pictures, or boxes of a detector.
+        sources: pictures by source.
+        licenses: pictures by licence.
+        duplicates: pictures by kind of duplicate.
+        frozen: block by block, whether it was trained.
+        notes: warnings, such as test pictures that the backbone may have been pretrained on.
+    """
+
+    title: str
+    settings: Mapping[str, str]
+    counts: Mapping[Split, Mapping[str, int]]
+    sources: Mapping[str, int]
+    licenses: Mapping[str, int]
+    duplicates: Mapping[str, int]
+    frozen: Table
+    notes: tuple[str, ...] = ()
+
+
+def collect_report_facts(
+    params: Params,
+    spec: ModelSpec,
+    splits: Mapping[Split, Manifest],
+    root: Path,
+    *,
+    counts: Mapping[Split, Mapping[str, int]],
+    notes: Sequence[str] = (),
+) -> ReportFacts:
+    """Read the facts from the earlier stages' files.
+
+    Args:
+        params: all of params.yaml.
+        spec: of the fine-tuned network.
+        splits: the manifests.
+        root: the repository root.
+        counts: as in ReportFacts.
+        notes: the task's own; that of pictures the backbone may have seen comes before them.
+    """
+    split_metrics = read_json(root / "stages/split/metrics.json")
+    weights = read_json(root / "stages/weights/weights.json")
+    blocks = read_json(root / "stages/fine-tune/blocks.json")
+    images = [image for manifest in splits.values() for image in manifest.images]
+    return ReportFacts(
+        title=" or ".join(spec.labels) if len(spec.labels) <= 3 else f"{len(spec.labels)} labels",
+        settings=_settings(params, spec, weights, blocks),
+        counts=counts,
+        sources=dict(count_sources(images)),
+        licenses=dict(count_licenses(images)),
+        duplicates={
+            "identical to another picture": split_metrics["identical_pictures"],
+            "near-duplicate pairs, each kept in one split": split_metrics["near_duplicate_pairs"],
+            "left out, since a later split has the same picture": split_metrics["dropped"],
+        },
+        frozen=Table(
+            caption="Frozen blocks",
+            header=("block", "name", "parameters", "while fine-tuning"),
+            rows=tuple((row["block"], row["name"], row["parameters"], row["state"]) for row in blocks),
+        ),
+        notes=(*_pretraining_overlap_notes(splits, weights["source"]), *notes),
+    )
+
+
+def _settings(
+    params: Params, spec: ModelSpec, weights: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    of_backbone = [row for row in blocks if row["block"] != ""]  # head and feature pyramid have no number
+    frozen = sum(row["state"] == "frozen" for row in of_backbone)
+    return {
+        "network": spec.description(),
+        "pretrained weights": f"{weights['source']}, licence {weights['license']}, "
+        f"{weights['parameters']:,} parameters",
+        "picture size": f"{spec.input.size} px ({spec.input.resize})",
+        "frozen": f"{frozen} of {len(of_backbone)} blocks while fine-tuning",
+        "augmented copies": f"{params.augment.copies} of each training picture",
+        "train-head": f"at most {params.train_head.max_epochs()} epochs, learning rate {params.train_head.lr:g}",
+        "fine-tune": f"at most {params.fine_tune.max_epochs()} epochs, learning rate {params.fine_tune.lr:g}, "
+        f"layer decay {params.fine_tune.layer_decay:g}",
+        "seed": str(params.seed),
+    }
+
+
+def _pretraining_overlap_notes(splits: Mapping[Split, Manifest], weights_source: str) -> list[str]:
+    dogs = {
+        split: sum(image.source == "stanford_dogs" for image in manifest.images) for split, manifest in splits.items()
+    }
+    if weights_source == UNTRAINED or not any(dogs.values()):
+        return []
+    return [
+        f"{sum(dogs.values()):,} of the pictures, {dogs['test']:,} of them in the test set, are of Stanford Dogs, and "
+        f"these are part of ImageNet. A backbone pretrained on it (here: {weights_source}) may have seen them and "
+        "their breeds: on them the metrics are optimistic."
+    ]

@@ -1,0 +1,145 @@
+"""Tables of the report, and numbers as text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.base.arrays import Ints
+from headstart.base.manifest import Split
+from headstart.metrics.bootstrap import Estimate
+
+Cell = str | int | float
+
+ABSENT = "–"  # in a cell without a value
+_MAX_CONFUSIONS = 10  # pairs of labels listed
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain values; the first column names the row."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric of the table of both models: its key, name, meaning, and how its values are formatted."""
+
+    key: str
+    name: str
+    meaning: str
+    format: Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A row of that table, as text: value and interval of each model."""
+
+    name: str
+    meaning: str
+    head_only: str
+    head_only_interval: str
+    fine_tuned: str
+    fine_tuned_interval: str
+
+
+def format_percent(value: float) -> str:
+    """0.8651 -> 86.5 %, with a no-break space."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def format_decimal(value: float) -> str:
+    """A metric that is not a share: three decimals."""
+    return f"{value:.3f}"
+
+
+def format_cell(value: Cell) -> str:
+    """The text of a table's cell; integers with thousands separators, 3371008 -> 3,371,008."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def format_or_dash(value: float | None, format_value: Callable[[float], str]) -> str:
+    """A value, or a dash where it is undefined."""
+    return ABSENT if value is None else format_value(value)
+
+
+def format_estimate(estimate: Estimate, format_value: Callable[[float], str]) -> tuple[str, str]:
+    """A metric and its interval; without an interval the second is empty, without a value it is the reason."""
+    if estimate.value is None:
+        return ABSENT, estimate.absent
+    if estimate.low is None or estimate.high is None:
+        return format_value(estimate.value), ""
+    return format_value(estimate.value), f"{format_value(estimate.low)} to {format_value(estimate.high)}"
+
+
+def format_interval(estimate: Estimate, format_value: Callable[[float], str]) -> str:
+    """A 95 % interval in a sentence, and what it means."""
+    return (
+        f"{format_estimate(estimate, format_value)[1].replace(' to ', ' and ')} "
+        "(95\N{NO-BREAK SPACE}% interval: another test set would give a somewhat different value)"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 box`, `2 boxes`, `1,200 pictures`."""
+    plural = f"{noun}es" if noun.endswith("x") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def metric_rows(
+    specs: Sequence[MetricSpec], head_only: Mapping[str, Estimate], fine_tuned: Mapping[str, Estimate]
+) -> list[MetricRow]:
+    """Both models' metrics as text."""
+    return [
+        MetricRow(
+            spec.name,
+            spec.meaning,
+            *format_estimate(head_only[spec.key], spec.format),
+            *format_estimate(fine_tuned[spec.key], spec.format),
+        )
+        for spec in specs
+    ]
+
+
+def class_table(header: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
+    """The fine-tuned model's metrics by label."""
+    return Table("Metrics of the fine-tuned model by label", ("label", *header), tuple(rows))
+
+
+def top_confusions_table(confusion: Ints, labels: Sequence[str], unit: str) -> Table:
+    """The most frequent mistakes.
+
+    Args:
+        confusion: counts by actual and predicted label, (k, k).
+        labels: their names.
+        unit: what is counted, pictures or boxes.
+    """
+    counts = confusion.copy()
+    actual_total = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    largest = [divmod(int(i), len(labels)) for i in np.argsort(-counts, axis=None, kind="stable")[:_MAX_CONFUSIONS]]
+    return Table(
+        "Most frequent mistakes",
+        ("actual", "predicted", unit, "share of the actual label"),
+        tuple(
+            (labels[a], labels[b], int(counts[a, b]), format_percent(counts[a, b] / actual_total[a]))
+            for a, b in largest
+            if counts[a, b]
+        ),
+    )
+
+
+def counts_table(counts: Mapping[Split, Mapping[str, int]], unit: str = "Pictures") -> Table:
+    """Pictures (or boxes) by label and split, with totals."""
+    labels = sorted({label for split in counts.values() for label in split})
+    rows: list[tuple[Cell, ...]] = [(label, *(split.get(label, 0) for split in counts.values())) for label in labels]
+    rows.append(("all", *(sum(split.values()) for split in counts.values())))
+    return Table(f"{unit} by label and split", ("label", *counts), tuple(rows))
+
+
+def picture_counts_table(caption: str, kind: str, counts: Mapping[str, int]) -> Table:
+    """Pictures by source, licence or kind of duplicate."""
+    return Table(caption, (kind, "pictures"), tuple(counts.items()))

@@ -1,0 +1,12 @@
+"""The export stage: ONNX, proven equal, quantized and timed; predictions by onnxruntime alone."""
+
+__all__ = [
+    "comparison",
+    "onnx_classifier",
+    "onnx_detector",
+    "prediction_files",
+    "predictor",
+    "saved_predictions",
+    "speed",
+    "stage",
+]

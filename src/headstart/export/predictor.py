@@ -1,0 +1,192 @@
+"""The exported model in onnxruntime: pictures -> probabilities, or boxes. torch is not imported."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.base.arrays import Floats32, Ints
+from headstart.base.errors import missing_file
+from headstart.base.files import read_json
+from headstart.engine.input_spec import InputSpec, Pixels, boxes_from_input, resize_to_input
+from headstart.images.decode import MAX_PIXELS, PictureError, open_upright
+
+OutputT = TypeVar("OutputT", bound="ClassifierOutput | DetectorOutput")
+
+
+class ClassifierOutput(NamedTuple):
+    """A classifier's outputs, (n, labels): logits, and calibrated probabilities. The names are the ONNX file's."""
+
+    logits: Floats32
+    probabilities: Floats32
+
+
+class DetectorOutput(NamedTuple):
+    """A detector's outputs. The names are the ONNX file's.
+
+    Attributes:
+        boxes: xmin, ymin, xmax, ymax in pixels of the input, (n, k, 4).
+        scores: falling, (n, k); 0: no box.
+        labels: numbers of the labels, (n, k).
+    """
+
+    boxes: Floats32
+    scores: Floats32
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class DetectedBox:
+    """A detected box: xmin, ymin, xmax, ymax in pixels of the upright picture, and its confidence."""
+
+    label: str
+    score: float
+    corners: tuple[float, float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, for JSON."""
+        return {"label": self.label, "score": self.score, "box": list(self.corners)}
+
+
+@dataclass(frozen=True)
+class ModelPrediction:
+    """The prediction for one picture.
+
+    Attributes:
+        probabilities: by label, in the labels' order; empty for a detector.
+        boxes: the highest-scoring first; None for a classifier.
+    """
+
+    probabilities: dict[str, float]
+    boxes: tuple[DetectedBox, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable label; empty where there are no probabilities."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePrediction(ModelPrediction):
+    """The prediction for a picture file, or the reason why it could not be read."""
+
+    path: Path
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class PreprocessedImage:
+    """A picture as the network's input, (size, size, 3), and width and height of the upright original."""
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+def preprocess(data: bytes, input_spec: InputSpec, max_pixels: int = MAX_PIXELS) -> PreprocessedImage:
+    """Validate and decode the bytes of a picture file, and resize the picture to the network's input.
+
+    Raises:
+        PictureError: the bytes are not a complete picture, or it has more than `max_pixels`.
+    """
+    with open_upright(data, max_pixels) as picture:
+        width, height = picture.size
+        return PreprocessedImage(resize_to_input(picture, input_spec), width, height)
+
+
+class Predictor:
+    """The exported model of a folder.
+
+    Attributes:
+        labels: their names.
+        input: the network's input.
+        threshold: score from which a detector's box counts; None: the model is a classifier.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Load model.onnx and labels.json.
+
+        Raises:
+            UserError: one of them is missing.
+        """
+        import onnxruntime
+
+        if not (folder / "model.onnx").is_file() or not (folder / "labels.json").is_file():
+            raise missing_file(folder / "model.onnx", "make it: dvc repro")
+        content = read_json(folder / "labels.json")
+        self.labels: list[str] = content["labels"]
+        self.input = InputSpec.model_validate(content["input"])
+        self.threshold: float | None = content.get("threshold")
+        options = onnxruntime.SessionOptions()
+        # Threads that spin while they wait take the cores from those that decode the next picture.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+    def classifier_output(self, pixels: Pixels) -> ClassifierOutput:
+        """A classifier's outputs for pixels (n, size, size, 3)."""
+        return ClassifierOutput(*self._run_session(ClassifierOutput._fields, pixels))
+
+    def detector_output(self, pixels: Pixels) -> DetectorOutput:
+        """A detector's outputs for pixels (n, size, size, 3)."""
+        return DetectorOutput(*self._run_session(DetectorOutput._fields, pixels))
+
+    def output(self, pixels: Pixels) -> ClassifierOutput | DetectorOutput:
+        """The outputs of a model of either kind, in one forward pass."""
+        return self.classifier_output(pixels) if self.threshold is None else self.detector_output(pixels)
+
+    def _run_session(self, names: Sequence[str], pixels: Pixels) -> list[npt.NDArray[Any]]:
+        outputs: list[npt.NDArray[Any]] = self._session.run(list(names), {"pixels": pixels})
+        return outputs
+
+    def predict_files(self, paths: Sequence[Path]) -> Iterator[FilePrediction]:
+        """Yield a prediction for each file, in order; one that cannot be read has the reason as its `error`."""
+        for path in paths:
+            try:
+                image = preprocess(path.read_bytes(), self.input)
+            except (PictureError, OSError) as error:
+                yield FilePrediction({}, None if self.threshold is None else (), path=path, error=str(error))
+                continue
+            (prediction,) = self.predict_images([image], self.threshold or 0.0)
+            yield FilePrediction(prediction.probabilities, prediction.boxes, path=path)
+
+    def predict_images(self, images: Sequence[PreprocessedImage], min_score: float = 0.0) -> list[ModelPrediction]:
+        """Predictions for pictures, in one forward pass; a detector's boxes only from `min_score` on."""
+        return self.to_predictions(self.output(np.stack([image.pixels for image in images])), images, min_score)
+
+    def to_predictions(
+        self,
+        output: ClassifierOutput | DetectorOutput,
+        images: Sequence[PreprocessedImage],
+        min_score: float = 0.0,
+    ) -> list[ModelPrediction]:
+        """Outputs for pictures as predictions; `min_score` as in `predict_images`."""
+        if isinstance(output, ClassifierOutput):
+            return [
+                ModelPrediction(dict(zip(self.labels, map(float, row), strict=True))) for row in output.probabilities
+            ]
+        return [
+            ModelPrediction({}, self._detected_boxes(DetectorOutput(*of_image), image, min_score))
+            for image, *of_image in zip(images, *output, strict=True)
+        ]
+
+    def _detected_boxes(
+        self, output: DetectorOutput, image: PreprocessedImage, min_score: float
+    ) -> tuple[DetectedBox, ...]:
+        """One picture's boxes with an area and a sufficient score, in pixels of the upright original."""
+        counts = (output.scores >= min_score) & (output.scores > 0)
+        corners = boxes_from_input(output.boxes[counts], image.width, image.height, self.input).tolist()
+        rows = zip(corners, output.scores[counts].tolist(), output.labels[counts].tolist(), strict=True)
+        return tuple(
+            DetectedBox(self.labels[label], score, (x1, y1, x2, y2))
+            for (x1, y1, x2, y2), score, label in rows
+            if x2 > x1 and y2 > y1
+        )
+
+
+def run_in_batches(model: Callable[[Pixels], OutputT], pixels: Pixels, batch: int) -> OutputT:
+    """A model's outputs for pixels (n, size, size, 3), computed `batch` pictures at a time."""
+    parts = [model(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    return type(parts[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

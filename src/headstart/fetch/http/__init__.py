@@ -1,0 +1,1 @@
+"""Downloads: one file over HTTP, retried, resumed, verified, cached."""

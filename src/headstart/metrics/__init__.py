@@ -1,0 +1,3 @@
+"""Arrays in, numbers out: classification and detection metrics, calibration, thresholds, bootstrap intervals."""
+
+__all__ = ["bootstrap", "calibration", "classification", "coco_matching", "detection", "source_bias", "threshold"]

@@ -1,0 +1,34 @@
+"""timm networks without their classifier, by name."""
+
+from typing import Any
+
+from torch import nn
+
+from headstart.base.errors import UserError, did_you_mean, first_line
+
+
+def create_backbone(name: str, **options: Any) -> nn.Module:
+    """A timm network without its classifier: pictures (n, 3, h, w) -> features (n, `head_hidden_size`).
+
+    Args:
+        name: of the network in timm.
+        options: passed on to `timm.create_model`.
+
+    Raises:
+        UserError: timm has no network of that name; the line names the nearest ones.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        fix = did_you_mean(name, timm.list_models(), "`timm.list_models()` lists them all", count=3)
+        raise UserError(f"params.yaml: model.backbone: {name!r}: timm has no such network; {fix}")
+    network: nn.Module = timm.create_model(name, num_classes=0, **options)
+    return network
+
+
+def image_size_error(size: int, name: str, error: Exception, fix: str) -> UserError:
+    """The error for a network that fails on pictures of that size: many transformers take one size only."""
+    return UserError(
+        f"params.yaml: model.image_size: {size}: {name} does not take pictures of that size "
+        f"({first_line(error)}); {fix}"
+    )

@@ -1,0 +1,100 @@
+"""Reading and validating params.yaml; one line for what is wrong in it. The package reads YAML nowhere else."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from headstart.base.errors import UserError, did_you_mean
+from headstart.params.root import Params
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: 1e-3 is a number, and a duplicate key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key or value is wrong; the line names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; copy one: cp recipes/solar-cells.yaml {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        raise UserError(f"{path}: not valid YAML at {where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected sections such as `model:` and `fetch:`, found {type(data).__name__}")
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise UserError(format_validation_error(path, data, error)) from None
+
+
+def format_validation_error(path: Path, data: object, error: ValidationError) -> str:
+    """One line for the first of pydantic's errors (file, key, value, problem, fix), and how many more there are."""
+    # A misspelt key is one unknown and often one missing key: the line for the unknown one is more helpful.
+    errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = errors[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        fix = did_you_mean(str(first["loc"][-1]), known, f"known here: {', '.join(known)}")
+        line = f"{path}: {key}: unknown key; {fix}"
+    elif first["type"] == "missing":
+        line = f"{path}: {key}: missing; add it (recipes/solar-cells.yaml has every key)"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        is_section = isinstance(first["input"], BaseModel | dict)  # its values would be too long for a line
+        value = "" if is_section else _short_repr(first["input"])
+        line = ": ".join(filter(None, [str(path), key, value, f"{message[0].lower()}{message[1:]}"]))
+    more = len(errors) - 1
+    return line + (f" (and {more} more)" if more else "")
+
+
+def _short_repr(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that a section may have, found by walking the fields of the models."""
+    model: type[BaseModel] = Params
+    for part in location:
+        if isinstance(part, int):
+            continue
+        models = _find_models(model.model_fields[part].annotation)
+        if not models:
+            return []
+        model = models[0]
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _find_models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type such as `tuple[SourceParams, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _find_models(part)]

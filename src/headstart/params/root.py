@@ -1,0 +1,166 @@
+"""params.yaml as a typed, validated, frozen model, and its sections; reader.py reads the file."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from headstart.base.errors import did_you_mean
+from headstart.params.fetch import FetchParams
+from headstart.params.ignored import find_ignored_option
+from headstart.params.section import Count, Fraction, FractionBelowOne, Positive, Section
+from headstart.params.training import FineTuneParams, TrainHeadParams, TrainParams
+
+TORCHVISION_DETECTORS = (  # complete, with a backbone and a feature pyramid of their own
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large",
+)
+DETECTORS = ("fcos", "retinanet", "fasterrcnn", *TORCHVISION_DETECTORS)
+CHAMPION_METRICS = {  # task -> metrics that may compare two models; the first one is the default
+    "classify": ("accuracy", "balanced_accuracy", "roc_auc", "log_loss"),
+    "detect": ("AP50", "AP", "AP75"),
+}
+
+
+class TrackingParams(Section):
+    """Where runs are recorded. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME take precedence over both."""
+
+    uri: str = ""  # empty: sqlite:///mlflow.db at the repository root
+    experiment: str = "headstart"
+
+
+class HeadParams(Section):
+    """A classifier's new head: hidden layers, then one linear layer to the labels."""
+
+    hidden: tuple[Count, ...] = ()
+    dropout: FractionBelowOne = 0.2
+    batch_norm: bool = False
+
+
+class ModelParams(Section):
+    """The network: any timm backbone, where its weights come from, and the head on it; or a detector."""
+
+    backbone: str  # a name of timm's; empty: `detector` is one of TORCHVISION_DETECTORS
+    weights: str  # bundled | hub | none | path of a .safetensors, .pth or .pt file
+    image_size: Annotated[int, Field(ge=16, le=2048)]
+    resize: Literal["squash", "crop"] = "squash"
+    head: HeadParams = HeadParams()
+    detector: str = ""  # one of DETECTORS; empty for task: classify
+    # Channels of the feature pyramid of a detector on a timm backbone.
+    pyramid: Annotated[int, Field(ge=64, multiple_of=32)] = 256
+
+    @property
+    def is_complete_detector(self) -> bool:
+        """Whether it is one of torchvision's detectors, with a backbone and a feature pyramid of its own."""
+        return self.detector in TORCHVISION_DETECTORS
+
+    @field_validator("detector")
+    @classmethod
+    def _check_detector(cls, name: str) -> str:
+        if name and name not in DETECTORS:
+            fix = did_you_mean(name, DETECTORS, f"known are {', '.join(DETECTORS)}", count=2, cutoff=0.3)
+            raise ValueError(f"no such detector; {fix}")
+        return name
+
+    @model_validator(mode="after")
+    def _check_backbone(self) -> "ModelParams":
+        if self.is_complete_detector and self.backbone:
+            raise ValueError(
+                f"{self.detector} has a backbone of its own, not {self.backbone!r}; give model.backbone: ''"
+            )
+        return self
+
+
+class SplitParams(Section):
+    """Fractions of the pictures whose split no source pins, and what counts as the same picture."""
+
+    train: Fraction = 0.7
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    near_duplicate_bits: Annotated[int, Field(ge=-1, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "SplitParams":
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, they are {self.train + self.val + self.test:g}")
+        return self
+
+
+class AugmentParams(Section):
+    """Random transforms of training pictures: a probability or a largest amount each; `copies` of each are stored."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 0
+    horizontal_flip: Fraction = 0.5
+    vertical_flip: Fraction = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shift: Fraction = 0.0
+    zoom: FractionBelowOne = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    brightness: FractionBelowOne = 0.0
+    contrast: FractionBelowOne = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    noise: Fraction = 0.0
+    mosaic: Fraction = 0.0  # probability that four pictures are combined into one, for a detector
+
+
+class EvaluateParams(Section):
+    """The evaluation on the test split."""
+
+    bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples for the 95 % intervals
+    gallery: Annotated[int, Field(ge=0)] = 24  # pictures, at most
+
+
+class ExportParams(Section):
+    """The ONNX file."""
+
+    tolerance: Positive = 1e-3  # largest difference between the outputs of torch and of onnxruntime
+    quantize: Literal["none", "int8"] = "none"
+    max_drop: Fraction = 0.01  # of accuracy or AP on test that int8 may cost
+    # A name in MLflow's model registry; empty: not registered. Not named `register`, which pydantic's models have.
+    register_as: Annotated[str, Field(alias="register", pattern="^[^/:]*$")] = ""
+    champion_metric: str = ""  # empty: the task's first one in CHAMPION_METRICS
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    task: Literal["classify", "detect"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    launcher: str = ""  # put before the commands of the pipeline, such as torchrun
+    tracking: TrackingParams = TrackingParams()
+    model: ModelParams
+    fetch: FetchParams
+    split: SplitParams
+    augment: AugmentParams
+    train: TrainParams
+    train_head: TrainHeadParams
+    fine_tune: FineTuneParams
+    evaluate: EvaluateParams
+    export: ExportParams
+
+    @property
+    def champion_metric(self) -> str:
+        """The metric by which one model is better than another."""
+        return self.export.champion_metric or CHAMPION_METRICS[self.task][0]
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "Params":
+        if self.task == "detect" and not self.model.detector:
+            raise ValueError(f"model.detector: missing; give one of {', '.join(DETECTORS)}")
+        if problem := find_ignored_option(self):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _check_champion_metric(self) -> "Params":
+        known = CHAMPION_METRICS[self.task]
+        if self.champion_metric not in known:
+            raise ValueError(
+                f"export.champion_metric: {self.champion_metric!r}: not a metric of task: {self.task}; give one of "
+                f"{', '.join(known)}"
+            )
+        return self

@@ -1,0 +1,115 @@
+"""The sections `train`, `train_head` and `fine_tune` of params.yaml."""
+
+import itertools
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+
+from headstart.params.section import Count, FractionBelowOne, NonNegative, Positive, Section
+
+AUTO_EPOCHS, AUTO_EARLY_STOPPING_PATIENCE = 50, 5  # what `epochs: auto` means
+_COUNT_ADAPTER: TypeAdapter[int] = TypeAdapter(Count)
+
+
+def _validate_epochs(value: Any, _: ValidatorFunctionWrapHandler) -> int | str:
+    return "auto" if value == "auto" else _COUNT_ADAPTER.validate_python(value)
+
+
+class TrainingStageParams(Section):
+    """Options that both training stages have."""
+
+    epochs: Annotated[int | Literal["auto"], WrapValidator(_validate_epochs)]
+    lr: Positive
+    batch_size: Count = 32
+    weight_decay: NonNegative = 0.0
+    warmup_epochs: NonNegative = 0.0
+    label_smoothing: FractionBelowOne = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffled", "balanced"] = "shuffled"  # balanced: an epoch has as many pictures of each label
+    clip_norm: NonNegative = 0.0  # largest norm of all gradients together; 0: no clipping
+    accumulate: Count = 1  # batches whose gradients are summed for one step
+    ema: FractionBelowOne = 0.0  # decay of the moving average of the weights; 0: no average
+    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better val loss; 0: never stop early
+
+    @model_validator(mode="after")
+    def _check_balancing(self) -> "TrainingStageParams":
+        if self.sampling == "balanced" and self.class_weights == "balanced":
+            raise ValueError("sampling and class_weights both balance the labels; leave one of them balanced")
+        return self
+
+    def max_epochs(self) -> int:
+        """The number of epochs, unless training stops early."""
+        return AUTO_EPOCHS if self.epochs == "auto" else self.epochs
+
+    def early_stopping_patience(self) -> int:
+        """Epochs without a better val loss after which training stops; 0: it never stops early."""
+        return self.patience or (AUTO_EARLY_STOPPING_PATIENCE if self.epochs == "auto" else 0)
+
+
+class TrainHeadParams(TrainingStageParams):
+    """The new head alone, on features of the frozen backbone."""
+
+
+class UnfreezeStep(Section):
+    """After `epoch` epochs, `depth` blocks from the input stay frozen (-1: all)."""
+
+    epoch: Annotated[int, Field(ge=0)]
+    depth: Annotated[int, Field(ge=-1)]
+
+
+class FineTuneParams(TrainingStageParams):
+    """The backbone above freeze_depth, and the head."""
+
+    freeze_depth: Annotated[int, Field(ge=-1)]
+    unfreeze: tuple[UnfreezeStep, ...] = ()  # more blocks frozen at first, and fewer later, down to freeze_depth
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # a block's learning rate is the next one's times this
+    batch_norm: Literal["fixed", "update"] = "fixed"  # running statistics of the blocks that train
+    cache_frozen: bool = False  # frozen blocks run once on originals and stored copies, not every epoch
+    mixup: NonNegative = 0.0  # Zhang et al. 2018, arXiv 1710.09412: shares from Beta(mixup, mixup); 0: off
+    cutmix: NonNegative = 0.0  # Yun et al. 2019, arXiv 1905.04899: area from Beta(cutmix, cutmix); 0: off
+
+    @model_validator(mode="after")
+    def _check_cache_frozen(self) -> "FineTuneParams":
+        if self.cache_frozen and not self.freeze_depth:
+            raise ValueError(
+                "cache_frozen needs frozen blocks: give a freeze_depth other than 0, or cache_frozen: false"
+            )
+        if self.cache_frozen and (self.mixup or self.cutmix):
+            # The features of a mixed picture are not the mixture of both pictures' features.
+            raise ValueError(
+                "mixup and cutmix need pictures, and cache_frozen trains on features: give 0 and 0, "
+                "or cache_frozen: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_unfreeze(self) -> "FineTuneParams":
+        if self.unfreeze:
+            epochs = [step.epoch for step in self.unfreeze]
+            depths = [math.inf if step.depth == -1 else step.depth for step in self.unfreeze]
+            if epochs[0] or any(epoch >= later for epoch, later in itertools.pairwise(epochs)):
+                raise ValueError("unfreeze: the first epoch must be 0, and each one later than the one before")
+            if any(depth <= later for depth, later in itertools.pairwise(depths)):
+                raise ValueError("unfreeze: each depth must be less than the one before (-1 is all blocks)")
+            if self.unfreeze[-1].depth != self.freeze_depth:
+                raise ValueError(
+                    f"unfreeze: the last depth must be freeze_depth: give {self.freeze_depth} there, "
+                    f"or freeze_depth: {self.unfreeze[-1].depth}"
+                )
+            if epochs[-1] >= self.max_epochs():
+                raise ValueError(f"unfreeze: epoch {epochs[-1]} never comes: there are {self.max_epochs()} epochs")
+        return self
+
+
+class TrainParams(Section):
+    """How networks are computed, in every stage that runs one."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    cache_gb: NonNegative = 8.0  # of cached pixels or a detector's feature maps; beyond it, computed anew every epoch
+    # torch.compile for the backbone where some of its blocks train, which is in fine-tune alone: train-head (a
+    # classifier's on cached features, a detector's on cached feature maps) has nothing to compile.
+    compile: bool = False
+    # This package's CPU kernels (engine.cpu): fused convolutions for inference, gradients of depthwise convolutions for
+    # training. False: torch's own, slower, and other in the last bits.
+    cpu_kernels: bool = True

@@ -1,0 +1,74 @@
+// Predictions in the static demo: the model runs in the browser, by onnxruntime-web. No picture is uploaded.
+import * as ort from "./ort/ort.wasm.min.mjs";
+import { boxFromInput, resizeToInput } from "./resize.js";
+
+const MAX_PIXELS = 12_000_000; // that a phone's canvas can hold; larger pictures are halved first
+
+ort.env.wasm.numThreads = 1; // more threads need HTTP headers that not every web host can send
+ort.env.wasm.wasmPaths = new URL("ort/", import.meta.url).href;
+
+let info;
+let session;
+
+// The ModelInfo in model.json, and what happens to the visitor's pictures, in a sentence.
+export async function fetchModelInfo() {
+  const response = await fetch("model.json");
+  if (!response.ok) throw new Error(`model.json cannot be fetched (${response.status})`);
+  info = await response.json();
+  session = ort.InferenceSession.create(new URL("model.onnx", import.meta.url).href);
+  session.catch(() => {}); // reported with the first prediction
+  return { ...info, privacy: "The model runs in your browser: pictures are not uploaded." };
+}
+
+// An ImagePrediction of the server's API. Throws an Error whose message is a sentence.
+export async function predict(blob, name) {
+  const { rgba, width, height, upright } = await decode(blob);
+  const { size } = info.input;
+  const input = Uint8Array.from(resizeToInput(rgba, width, height, info.input));
+  const feeds = { pixels: new ort.Tensor("uint8", input, [1, size, size, 3]) };
+  if (info.task === "detect") {
+    const outputs = await (await session).run(feeds, ["boxes", "scores", "labels"]);
+    return { name, ...upright, label: null, probabilities: null, boxes: toBoxes(outputs, upright) };
+  }
+  const outputs = await (await session).run(feeds, ["probabilities"]);
+  const values = [...outputs.probabilities.data];
+  const probabilities = Object.fromEntries(info.labels.map((label, index) => [label, values[index]]));
+  return { name, ...upright, probabilities, label: info.labels[values.indexOf(Math.max(...values))], boxes: null };
+}
+
+// Every box with a score above 0, the highest score first, in pixels of the upright picture.
+function toBoxes(outputs, { width, height }) {
+  const boxes = [];
+  outputs.scores.data.forEach((score, index) => {
+    const corners = outputs.boxes.data.subarray(4 * index, 4 * index + 4);
+    const box = boxFromInput([...corners], width, height, info.input);
+    const [left, top, right, bottom] = box;
+    if (score > 0 && right > left && bottom > top) {
+      boxes.push({ label: info.labels[Number(outputs.labels.data[index])], score, box });
+    }
+  });
+  return boxes;
+}
+
+// Upright RGBA pixels, transparent parts on white, colours as stored: what images/decode.py makes of a picture.
+async function decode(blob) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+  } catch {
+    throw new Error("not a picture that this browser can decode");
+  }
+  const upright = { width: bitmap.width, height: bitmap.height };
+  let scale = 1;
+  while (upright.width * upright.height * scale * scale > MAX_PIXELS) scale /= 2;
+  const [width, height] = [Math.ceil(upright.width * scale), Math.ceil(upright.height * scale)];
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  bitmap.close();
+  return { rgba: context.getImageData(0, 0, width, height).data, width, height, upright };
+}

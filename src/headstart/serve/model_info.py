@@ -1,0 +1,92 @@
+"""An exported model's folder and the evaluation beside it -> `ModelInfo`: labels, test metrics, confusion matrix."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from headstart.base.files import read_csv, read_json
+from headstart.serve.examples import ExampleFile
+from headstart.serve.schema import ConfusionColumn, Example, MetricEstimate, ModelInfo
+
+# Keys of metrics.json that the page shows -> their names there.
+_METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "AP": "AP",
+    "AP50": "AP at IoU 0.5",
+}
+
+
+def load_model_info(model: Path, examples: Sequence[ExampleFile]) -> ModelInfo:
+    """The response of /model.
+
+    Args:
+        model: the exported model's folder; the evaluation is looked for beside it.
+        examples: as `find_examples` returns them.
+    """
+    labels, evaluation = read_json(model / "labels.json"), model.parent / "evaluate"
+    metrics = read_json(evaluation / "metrics.json")["test"] if (evaluation / "metrics.json").is_file() else {}
+    int8 = read_json(model / "parity.json").get("int8", {}) if (model / "parity.json").is_file() else {}
+    card = model / "model_card.md"
+    return ModelInfo(
+        task=labels["task"],
+        labels=labels["labels"],
+        input=labels["input"],
+        metrics=_metric_estimates(metrics, int8),
+        pictures=metrics.get("pictures", 0),
+        confusion=_count_confusions(_read_confusion_pairs(evaluation / "plots/confusion.csv")),
+        examples=[
+            Example(
+                picture=example.picture,
+                thumbnail=example.thumbnail,
+                label=example.label,
+                predicted=example.predicted,
+                confidence=example.confidence,
+                mistake=example.mistake,
+                credit=example.credit,
+            )
+            for example in examples
+        ],
+        threshold=labels.get("threshold", 0.5),
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+    )
+
+
+def _metric_estimates(metrics: Mapping[str, float], int8: Mapping[str, float]) -> list[MetricEstimate]:
+    return [
+        MetricEstimate(
+            name=name,
+            value=metrics[key],
+            low=metrics[f"{key}_low"],
+            high=metrics[f"{key}_high"],
+            note=_quantization_note(key, int8),
+        )
+        for key, name in _METRIC_NAMES.items()
+        if key in metrics
+    ]
+
+
+def _quantization_note(key: str, int8: Mapping[str, float]) -> str:
+    """The evaluation measures the fp32 model: beside a served int8 model its metrics need a note."""
+    if not int8:
+        return ""
+    if f"{key}_fp32" not in int8:
+        return "of the fp32 model"
+    drop = int8[f"{key}_fp32"] - int8[key]
+    return f"of the fp32 model; int8 {'lost' if drop >= 0 else 'gained'} {abs(drop):.3f} on the same pictures"
+
+
+def _read_confusion_pairs(path: Path) -> list[tuple[str, str]]:
+    """Actual and predicted label of every test picture, or of every box of a detector; empty if there is no file."""
+    return [(row["actual"], row["predicted"]) for row in read_csv(path)] if path.is_file() else []
+
+
+def _count_confusions(pairs: Sequence[tuple[str, str]]) -> dict[str, ConfusionColumn]:
+    """The confusion matrix by predicted label; in each column the most frequent actual label first."""
+    columns: dict[str, Counter[str]] = {}
+    for actual, predicted in pairs:
+        columns.setdefault(predicted, Counter())[actual] += 1
+    return {
+        predicted: ConfusionColumn(total=counts.total(), actual=dict(counts.most_common()))
+        for predicted, counts in sorted(columns.items())
+    }

@@ -1,0 +1,3 @@
+"""MLflow: one run is one whole pipeline, whichever stages DVC executed."""
+
+__all__ = ["recorder"]

@@ -1,0 +1,80 @@
+"""Fine-tuning: the backbone's blocks above freeze_depth and the head, at a lower learning rate."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from headstart.base.files import write_json
+from headstart.engine.device import Compute, configure_torch
+from headstart.models.file import ModelSpec, read_model_file, save_model_file
+from headstart.models.freeze import block_table, resolve_freeze_depth
+from headstart.params.root import Params
+from headstart.training.batches import TrainableNetwork
+from headstart.training.finetuner import TrainingPlan, train_unfrozen
+from headstart.training.loop import TrainLoop, train_loop
+
+# (tensors and spec of a model file, params, compute, root) -> the network and its batches
+LoadNetwork = Callable[[dict[str, Tensor], ModelSpec, Params, Compute, Path], TrainableNetwork]
+
+
+def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load: LoadNetwork) -> None:
+    """Write stages/fine-tune: the network with the blocks above freeze_depth trained, history.csv, metrics.json.
+
+    Args:
+        params: all of params.yaml.
+        root: the repository root.
+        load: builds the task's network and its batches.
+        loop: the training loop; None: `train_loop`.
+
+    Raises:
+        UserError: train-head has not run, the backbone has fewer blocks than freeze_depth, or the loss diverges.
+    """
+    compute = configure_torch(params.train, params.seed)
+    tensors, spec = read_model_file(root / "stages/train-head/model.safetensors")
+    section, out = params.fine_tune, root / "stages/fine-tune"
+    network, blocks, unused_parameters, make_batches = load(tensors, spec, params, compute, root)
+    plan = TrainingPlan(
+        blocks,
+        freeze_depth=resolve_freeze_depth(blocks, section.freeze_depth),
+        unused_parameters=unused_parameters,
+        layer_decay=section.layer_decay,
+        batch_norm=section.batch_norm,
+        unfreeze_schedule=tuple((step.epoch, resolve_freeze_depth(blocks, step.depth)) for step in section.unfreeze),
+        compiled=params.train.compile,
+    )
+    table = block_table(network, blocks, plan.freeze_depth)
+    print_blocks(table)
+    trained = train_unfrozen(
+        network,
+        tensors,
+        plan,
+        make_batches,
+        section=section,
+        spec=spec,
+        compute=compute,
+        seed=params.seed,
+        root=root,
+        stage="fine-tune",
+        loop=loop or train_loop,
+    )
+    save_model_file(out / "model.safetensors", trained.tensors, spec)
+    sizes = {
+        f"{key}_parameters": sum(size for _, _, size, of_block in table if of_block == state)
+        for key, state in (("frozen", "frozen"), ("trained", "trains"))
+    }
+    write_json(out / "metrics.json", trained.best.to_metrics() | sizes)
+    rows = [{"block": n, "name": name, "parameters": size, "state": state} for n, name, size, state in table]
+    write_json(out / "blocks.json", rows)
+    trained.checkpoints.mark_finished()
+
+
+def print_blocks(table: list[tuple[str, str, int, str]]) -> None:
+    """Print which blocks are frozen and which train."""
+    from rich.console import Console
+    from rich.table import Table
+
+    printed = Table("block", "name", "parameters", "state")
+    for number, name, size, state in table:
+        printed.add_row(number, name, f"{size:,}", state, style="dim" if state == "frozen" else "")
+    Console().print(printed)

@@ -1,0 +1,221 @@
+"""The training loop, one for head training and fine-tuning, classifiers and detectors."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from headstart.base import distributed
+from headstart.base.errors import UserError, list_some
+from headstart.base.files import csv_text, write_text
+from headstart.base.progress import track
+from headstart.models.freeze import set_train_mode
+from headstart.params.training import TrainingStageParams
+from headstart.training.batches import Batch
+from headstart.training.checkpoint import Checkpoints
+from headstart.training.graceful_stop import GracefulStop, exit_by_signal
+from headstart.training.loop_state import BestEpoch, TrainingState, ValMetrics
+from headstart.training.optimizer import ParamGroup
+from headstart.training.sampler import seed_from_key
+
+
+class TrainLoop(Protocol):
+    """`train_loop`, or a function with the same arguments in its place (the range test of `lr_finder`)."""
+
+    def __call__(
+        self,
+        network: nn.Module,
+        groups: list[ParamGroup],
+        *,
+        batches: Callable[[int, int], Iterator[Batch]],
+        steps: int,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        validate: Callable[[], ValMetrics],
+        params: TrainingStageParams,
+        history: Path,
+        stage: str,
+        batch_files: Callable[[int, int], Sequence[str]],
+        checkpoints: Checkpoints,
+        on_epoch_start: Callable[[int], None] = ...,
+    ) -> BestEpoch:
+        """Train; arguments as in `train_loop`."""
+
+
+def train_loop(
+    network: nn.Module,
+    groups: list[ParamGroup],
+    *,
+    batches: Callable[[int, int], Iterator[Batch]],
+    steps: int,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    validate: Callable[[], ValMetrics],
+    params: TrainingStageParams,
+    history: Path,
+    stage: str,
+    batch_files: Callable[[int, int], Sequence[str]],
+    checkpoints: Checkpoints,
+    on_epoch_start: Callable[[int], None] = lambda epoch: None,
+) -> BestEpoch:
+    """Train, and leave the network as it was at the epoch of the lowest val_loss.
+
+    A training that was stopped resumes from its last checkpoint, and ends in the same bits as one that was not.
+
+    Several processes (`base.distributed`) train as one does: each has its rows of every batch, gradients are summed
+    before a step, and every rank gets the loss of the whole batch. Their number may change when a training resumes;
+    sums are then rounded differently. Only the main process returns.
+
+    Args:
+        network: frozen modules stay in eval mode.
+        groups: parameters of the optimizer; `lr_scale` is relative to params.lr.
+        batches: (epoch from 1, number of the first batch from 0) -> batches of inputs and targets, this rank's rows.
+        steps: batches in an epoch.
+        loss: (outputs, targets) -> scalar: these rows' part of the mean over the whole batch.
+        validate: metrics of the network in its present state, val_loss among them.
+        params: epochs, learning rate, schedule.
+        history: path of history.csv, one row an epoch.
+        stage: the stage's name, for printed lines and errors.
+        batch_files: (epoch, batch number) -> the batch's picture files, for the error of a loss that is not finite.
+        checkpoints: of this training.
+        on_epoch_start: called with the number of each epoch; it may freeze or unfreeze parameters.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+
+    def validate_once() -> ValMetrics:
+        return distributed.broadcast_object(validate())  # all ranks must agree, to the bit, on the best epoch
+
+    def save_or_stop(signal_number: int) -> None:
+        """Save a checkpoint if one is due, or save and exit if any rank has received a signal."""
+        if (checkpoints.due() or signal_number) and state.weights_finite():
+            checkpoints.save(state.state(), (state.epoch - 1) * steps + state.step)
+        if signal_number:
+            distributed.wait_for_all()  # else a launcher might kill the main process while it writes
+            print(
+                f"{stage}: stopped in epoch {state.epoch} after batch {state.step} of {steps}; `dvc repro` resumes",
+                flush=True,
+            )
+            exit_by_signal(signal_number)
+
+    state, seed = TrainingState(network, groups, params), torch.initial_seed()
+    if not _resume(state, checkpoints, history, params, stage, steps):
+        network.eval()
+        state.mark_best(BestEpoch(0, 0, validate_once()))
+    with GracefulStop() as stop:
+        while state.epoch <= params.max_epochs() and not state.out_of_patience():
+            started = time.perf_counter()
+            on_epoch_start(state.epoch)
+            set_train_mode(network)
+            _forbid_distributed_batch_norm(network, stage)
+            remaining = batches(state.epoch, state.step)
+            for inputs, targets in track(remaining, f"{stage} epoch {state.epoch}", steps - state.step):
+                _seed_dropout(seed, state)
+                value = loss(network(inputs), targets)
+                batch_loss, batch_size, signal_number = _gather_batch(value, len(targets), stop)
+                if not math.isfinite(batch_loss):
+                    raise _not_finite_error(batch_loss, stage, params, state, steps, batch_files)
+                lr = params.lr * lr_factor((state.epoch - 1) * steps + state.step, steps, params)
+                state.train_batch(value, batch_loss, lr, steps, batch_size)
+                if state.gradients_applied():
+                    save_or_stop(signal_number)
+            row = state.end_epoch(validate_once, params.lr * lr_factor(state.epoch * steps - 1, steps, params))
+            print(
+                f"  epoch {len(state.history):>3}/{params.max_epochs()}  train loss {row['train_loss']:.4f}"
+                f"  {_format_metrics(state.val_metrics)}  {time.perf_counter() - started:.1f} s",
+                flush=True,
+            )
+            _write_history(history, state.history)
+            save_or_stop(int(max(distributed.all_gather_numbers(stop.received or 0))[0]))
+    if state.out_of_patience():
+        print(f"  no lower val loss for {params.early_stopping_patience()} epochs: stopped early")
+    network.load_state_dict(state.best_weights)
+    network.eval()
+    print(f"  best epoch {state.best.epoch}: {_format_metrics(state.best.metrics)}")
+    distributed.shutdown_distributed()
+    return BestEpoch(state.best.epoch, len(state.history), state.best.metrics)
+
+
+def lr_factor(step: int, steps: int, params: TrainingStageParams) -> float:
+    """The learning rate at a step as a share of params.lr: linear warm-up, then half a cosine down to zero.
+
+    Cosine annealing: Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts.
+
+    Args:
+        step: number of the step in the whole training, from 0.
+        steps: batches in an epoch.
+        params: epochs and warm-up.
+    """
+    warmup, total = params.warmup_epochs * steps, params.max_epochs() * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def _resume(
+    state: TrainingState, checkpoints: Checkpoints, history: Path, params: TrainingStageParams, stage: str, steps: int
+) -> bool:
+    """Restore the last checkpoint, if there is one; whether there was."""
+    saved = checkpoints.load()
+    if saved is not None:
+        state.restore(saved)
+    if distributed.broadcast_object((state.epoch, state.step)) != (state.epoch, state.step):
+        raise UserError(".cache/checkpoints: not all processes find the same ones; give all one file system")
+    if saved is None:
+        return False
+    position = f"in epoch {state.epoch}, after batch {state.step} of {steps}"
+    print(f"{stage}: resumes {position if state.epoch <= params.max_epochs() else 'after its last epoch'}", flush=True)
+    _write_history(history, state.history)
+    return True
+
+
+def _seed_dropout(seed: int, state: TrainingState) -> None:
+    """Several processes: each has its own dropout, by a key, so that no rank's random state has to be saved."""
+    if distributed.get_world_size() > 1:
+        torch.manual_seed(seed_from_key(seed, state.epoch, state.step, distributed.get_rank()))
+
+
+def _gather_batch(loss: Tensor, size: int, stop: GracefulStop) -> tuple[float, int, int]:
+    """Loss and size of the whole batch, summed over all ranks; and a signal if any rank has received one, else 0."""
+    losses, sizes, signals = zip(*distributed.all_gather_numbers(loss.item(), size, stop.received or 0), strict=True)
+    return sum(losses), int(sum(sizes)), int(max(signals))
+
+
+def _not_finite_error(
+    value: float,
+    stage: str,
+    params: TrainingStageParams,
+    state: TrainingState,
+    steps: int,
+    batch_files: Callable[[int, int], Sequence[str]],
+) -> UserError:
+    files = list_some(batch_files(state.epoch, state.step), 4)
+    return UserError(
+        f"params.yaml: {stage.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {state.epoch}, "
+        f"batch {state.step + 1} of {steps} ({files}); give a lower learning rate"
+    )
+
+
+def _forbid_distributed_batch_norm(network: nn.Module, stage: str) -> None:
+    """Batch norm in train mode needs the whole batch, of which a rank has but a part."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    world_size = distributed.get_world_size()
+    if world_size > 1 and any(module.training for module in norms):
+        raise UserError(
+            f"params.yaml: launcher: {stage} trains a batch norm, and {world_size} processes cannot share its "
+            "statistics; give model.head.batch_norm: false and fine_tune.batch_norm: fixed, or one process"
+        )
+
+
+def _format_metrics(metrics: ValMetrics) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+
+
+def _write_history(history: Path, rows: list[dict[str, float]]) -> None:
+    if not rows or not distributed.is_main_process():
+        return
+    names = list(rows[-1])
+    write_text(history, csv_text(names, ([f"{row[name]:.6g}" for name in names] for row in rows)))

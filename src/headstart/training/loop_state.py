@@ -1,0 +1,168 @@
+"""The state of a training, complete between two steps: weights, optimizer, moving average, best epoch, history."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from headstart.base import distributed
+from headstart.params.training import TrainingStageParams
+from headstart.training.optimizer import AdamW, ParamGroup
+
+ValMetrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class BestEpoch:
+    """The epoch of the lowest validation loss.
+
+    Attributes:
+        epoch: its number; 0: the network before the first step.
+        epochs: how many epochs were trained.
+        metrics: of that epoch, on the validation pictures.
+    """
+
+    epoch: int
+    epochs: int
+    metrics: ValMetrics
+
+    def to_metrics(self) -> dict[str, float]:
+        """The fields of metrics.json."""
+        return {"best_epoch": self.epoch, "epochs": self.epochs, **self.metrics}
+
+
+class TrainingState:
+    """Everything a training loop changes.
+
+    Attributes:
+        epoch: of the next batch, from 1.
+        step: the next batch's number in its epoch, from 0.
+        history: one row an epoch, as in history.csv.
+        best: the best epoch so far.
+        best_weights: the network's state dict at that epoch.
+        val_metrics: of the last epoch.
+    """
+
+    def __init__(self, network: nn.Module, groups: list[ParamGroup], params: TrainingStageParams) -> None:
+        self._network, self._params = network, params
+        self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimizer = AdamW(groups, params.weight_decay)
+        self._ema = [parameter.detach().clone() for parameter in self._trained]
+        self._loss_sum = self._pictures = 0.0  # of this epoch
+        self._accumulated_sizes: list[int] = []  # sizes of the batches whose gradients wait for the next step
+        self.epoch, self.step = 1, 0
+        self.history: list[dict[str, float]] = []
+        self.best = BestEpoch(0, 0, {})
+        self.best_weights: dict[str, Tensor] = {}
+        self.val_metrics: ValMetrics = {}
+
+    def mark_best(self, best: BestEpoch) -> None:
+        """Record the network in its present state as the best so far."""
+        self.best, self.best_weights = best, _snapshot(self._network)
+
+    def out_of_patience(self) -> bool:
+        """Whether the last epochs, as many as the patience, had no lower validation loss."""
+        return 0 < self._params.early_stopping_patience() <= len(self.history) - self.best.epoch
+
+    def gradients_applied(self) -> bool:
+        """Whether no accumulated gradient waits for its step: they are not part of `state`."""
+        return not self._accumulated_sizes
+
+    def weights_finite(self) -> bool:
+        """Whether all weights are finite; if a gradient was not, the loss of the next batch shows it."""
+        return bool(torch.isfinite(nn.utils.get_total_norm([parameter.detach() for parameter in self._trained])))
+
+    def train_batch(self, loss: Tensor, batch_loss: float, lr: float, steps: int, batch_size: int) -> None:
+        """Backward pass of one batch, and an optimizer step once `accumulate` batches are done or the epoch ends.
+
+        Args:
+            loss: this rank's part of the batch's loss, a scalar with gradients.
+            batch_loss: the loss of the whole batch, a mean over its pictures.
+            lr: learning rate of the step.
+            steps: batches in an epoch.
+            batch_size: pictures in the whole batch.
+        """
+        params = self._params
+        if not self._accumulated_sizes:
+            self._optimizer.zero_grad()
+        torch.autograd.backward(loss if params.accumulate == 1 else loss * batch_size)
+        self._accumulated_sizes.append(batch_size)
+        self._loss_sum, self._pictures = self._loss_sum + batch_loss * batch_size, self._pictures + batch_size
+        self.step += 1
+        if len(self._accumulated_sizes) >= params.accumulate or self.step >= steps:
+            self._apply_gradients(lr, steps)
+
+    def _apply_gradients(self, lr: float, steps: int) -> None:
+        params = self._params
+        distributed.all_reduce_gradients(self._trained)
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        if params.accumulate > 1:
+            torch._foreach_div_(gradients, float(sum(self._accumulated_sizes)))
+        if params.clip_norm:
+            nn.utils.clip_grad_norm_(self._trained, params.clip_norm)
+        self._optimizer.step(lr)
+        # Warm-up of the average: it must not remember the weights before the first step for long.
+        steps_before = ((self.epoch - 1) * steps + self.step - 1) // params.accumulate
+        decay = min(params.ema, (steps_before + 1) / (steps_before + 10))
+        update_ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update_ema(self._ema, [parameter.detach() for parameter in self._trained], None)
+        self._accumulated_sizes.clear()
+
+    def end_epoch(self, validate: Callable[[], ValMetrics], lr: float) -> dict[str, float]:
+        """Validate the averaged weights and record them if they are the best; returns the epoch's row of history.csv.
+
+        Args:
+            validate: metrics of the network in its present state.
+            lr: learning rate of the epoch's last step, for the history.
+        """
+        self._network.eval()
+        current = _swap_weights(self._trained, self._ema)
+        self.val_metrics = metrics = validate()
+        train_loss = self._loss_sum / self._pictures
+        self.history.append({"epoch": self.epoch, "lr": lr, "train_loss": train_loss, **metrics})
+        if metrics["val_loss"] < self.best.metrics["val_loss"] or math.isnan(self.best.metrics["val_loss"]):
+            self.mark_best(BestEpoch(self.epoch, self.epoch, metrics))
+        _swap_weights(self._trained, current)
+        self.epoch, self.step, self._loss_sum, self._pictures = self.epoch + 1, 0, 0.0, 0.0
+        return self.history[-1]
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as tensors and plain values, for a checkpoint."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state(),
+            "ema": self._ema,
+            "best_weights": self.best_weights,
+            "best": [self.best.epoch, self.best.epochs, self.best.metrics],
+            "history": self.history,
+            "position": [self.epoch, self.step, self._loss_sum, self._pictures],
+            "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.restore(state["optimizer"])
+        torch._foreach_copy_(self._ema, state["ema"])
+        self.best_weights, self.history = state["best_weights"], state["history"]
+        self.best = BestEpoch(*state["best"])
+        self.epoch, self.step, self._loss_sum, self._pictures = state["position"]
+        torch.set_rng_state(state["random"][0])
+        if state["random"][1:]:
+            torch.cuda.set_rng_state(state["random"][1])
+
+
+def _swap_weights(parameters: list[nn.Parameter], values: list[Tensor]) -> list[Tensor]:
+    """Copy values into the parameters, and return what they held."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        torch._foreach_copy_([parameter.data for parameter in parameters], values)
+    return before
+
+
+def _snapshot(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

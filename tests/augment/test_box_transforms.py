@@ -1,0 +1,145 @@
+"""Boxes are transformed as their pixels are: a filled rectangle and its box must still agree afterwards."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstart.augment.box_transforms import (
+    make_mosaic,
+    sample_mosaic_rows,
+    transform_boxes,
+    transform_targets,
+    zoom_into_mosaic,
+)
+from headstart.augment.transforms import SampledTransform, transform_batch, transform_image
+
+SIDE = 64
+NEUTRAL = SampledTransform(False, False, 0, 0, 0, 1, 0, 1, 1, 1, 0, 0, 0)
+transforms = st.builds(
+    lambda **changes: SampledTransform(**{**vars(NEUTRAL), **changes}),
+    horizontal_flip=st.booleans(),
+    vertical_flip=st.booleans(),
+    rotation=st.sampled_from([0.0, 0.0, 90.0, -90.0, 20.0, -35.0]),
+    shift_x=st.floats(-0.3, 0.3),
+    shift_y=st.floats(-0.3, 0.3),
+    zoom=st.floats(0.6, 1.5),
+    shear=st.sampled_from([0.0, 0.0, 10.0, -15.0]),
+)
+sides = st.tuples(st.integers(2, 40), st.integers(2, 40), st.integers(12, 40), st.integers(12, 40))
+
+
+def rectangle(width: int, height: int, box: tuple[int, int, int, int]) -> torch.Tensor:
+    x1, y1, x2, y2 = box
+    picture = torch.zeros(3, height, width, dtype=torch.uint8)
+    picture[:, y1:y2, x1:x2] = 255
+    return picture
+
+
+def bright(picture: Any) -> tuple[float, float, float, float] | None:
+    """The box around what is bright."""
+    y, x = np.nonzero(np.asarray(picture) > 127)
+    return (x.min(), y.min(), x.max() + 1, y.max() + 1) if len(x) else None
+
+
+def agree(transform: SampledTransform, box: tuple[int, int, int, int], size: tuple[int, int], picture: Any) -> None:
+    moved, visible = transform_boxes(np.array([box], np.float64), transform, *size)
+    pixels = bright(picture)
+    if not visible[0]:
+        area = (box[2] - box[0]) * (box[3] - box[1]) * transform.zoom**2
+        assert (np.asarray(picture) > 127).sum() < 0.5 * area + 20
+        return
+    if transform.rotation % 90 == 0 and not transform.shear:
+        assert pixels is not None
+        assert moved[0] == pytest.approx(pixels, abs=1.51)
+    elif pixels is not None:  # the upright box of a turned one is cut at the edge after it was made: it may be larger
+        assert (moved[0][:2] <= np.array(pixels[:2]) + 1.51).all()
+        assert (moved[0][2:] >= np.array(pixels[2:]) - 1.51).all()
+
+
+@settings(max_examples=80)
+@given(transforms, sides)
+def test_boxes_and_pixels_of_a_batch_move_together(
+    transform: SampledTransform, sizes: tuple[int, int, int, int]
+) -> None:
+    x, y, width, height = sizes
+    box = (x // 2, y // 2, x // 2 + width, y // 2 + height)
+    pictures = rectangle(SIDE, SIDE, box)[None].float() / 255
+    # Outside the rectangle the picture has the grey of the fill.
+    transformed = transform_batch(pictures * 0.5 + 0.5, [transform], gray_fill=True)
+    agree(transform, box, (SIDE, SIDE), (transformed[0, 0] - 0.5) * 510)
+
+
+@settings(max_examples=80)
+@given(transforms, sides)
+def test_boxes_and_pixels_of_a_stored_copy_move_together(
+    transform: SampledTransform, sizes: tuple[int, int, int, int]
+) -> None:
+    """Of a picture that is no square: 96 x 64."""
+    x, y, width, height = sizes
+    box = (x // 2, y // 2, x // 2 + width, y // 2 + height)
+    dark = rectangle(96, 64, box) // 2 + 127
+    copied = transform_image(dark, transform, gray_fill=True)
+    agree(transform, box, (96, 64), (copied[0].float() - 127) * 2)
+
+
+def test_what_leaves_the_picture_is_dropped() -> None:
+    boxes = np.array([[0, 0, 20, 20], [30, 30, 50, 50], [40, 0, 64, 20]], np.float64)
+    moved, visible = transform_boxes(boxes, SampledTransform(**{**vars(NEUTRAL), "shift_x": 0.3}), SIDE, SIDE)
+    assert visible.tolist() == [True, True, False], "19 to the right: of the last, 5 of 24 columns stay"
+    moved, visible = transform_boxes(boxes, SampledTransform(**{**vars(NEUTRAL), "shift_x": 0.5}), SIDE, SIDE)
+    assert visible.tolist() == [True, False, False]
+    assert moved[0].tolist() == [32, 0, 52, 20]
+
+
+def test_a_picture_without_boxes() -> None:
+    moved, visible = transform_boxes(np.zeros((0, 4)), NEUTRAL, SIDE, SIDE)
+    assert moved.shape == (0, 4)
+    assert visible.shape == (0,)
+    assert transform_targets(torch.zeros(0, 5), NEUTRAL, SIDE).shape == (0, 5)
+
+
+def test_the_label_stays_with_its_box() -> None:
+    target = torch.tensor([[2.0, 0, 0, 20, 20], [1.0, 40, 0, 64, 20]])
+    moved = transform_targets(target, SampledTransform(**{**vars(NEUTRAL), "shift_x": 0.5}), SIDE)
+    assert moved.tolist() == [[2, 32, 0, 52, 20]]
+
+
+def test_four_pictures_in_one() -> None:
+    """Each box, halved and put in its quarter, covers the bright pixels."""
+    boxes = [(8, 12, 40, 50), (0, 0, 64, 64), (20, 20, 30, 60), (30, 4, 62, 20)]
+    pictures = [rectangle(SIDE, SIDE, box).float() / 255 for box in boxes]
+    targets = [torch.tensor([[number, *box]], dtype=torch.float32) for number, box in enumerate(boxes)]
+    picture, moved = make_mosaic(pictures, targets)
+    assert picture.shape == (3, SIDE, SIDE)
+    assert moved[:, 0].tolist() == [0, 1, 2, 3]
+    for number, row in enumerate(moved):
+        top, left = 32 * (number // 2), 32 * (number % 2)
+        own = torch.zeros(SIDE, SIDE)
+        own[top : top + 32, left : left + 32] = picture[0, top : top + 32, left : left + 32]
+        found = bright(own * 255)
+        assert found is not None
+        assert row[1:].tolist() == pytest.approx(found, abs=0.51)
+
+
+def test_rows_of_a_mosaic_depend_on_the_seed() -> None:
+    seeds = [replace(NEUTRAL, seed=seed) for seed in range(200)]
+    rows = [sample_mosaic_rows(7, 50, 0.3, transform) for transform in seeds]
+    assert rows == [sample_mosaic_rows(7, 50, 0.3, transform) for transform in seeds]
+    assert {len(some) for some in rows} == {1, 4}
+    assert sum(len(some) == 4 for some in rows) / 200 == pytest.approx(0.3, abs=0.1)
+    assert all(some[0] == 7 and 0 <= min(some) <= max(some) < 50 for some in rows)
+    assert {len(sample_mosaic_rows(7, 50, share, seeds[0])) for share in (0.0, 1.0)} == {1, 4}
+
+
+def test_the_zoom_into_a_mosaic_stays_within_it() -> None:
+    for seed in range(50):
+        zoomed = zoom_into_mosaic(replace(NEUTRAL, seed=seed))
+        assert 1 <= zoomed.zoom <= 2
+        # Half the picture's excess on either side: at most that far can it be shifted without showing its outside.
+        assert max(abs(zoomed.shift_x), abs(zoomed.shift_y)) <= (zoomed.zoom - 1) / 2
+        assert zoomed == zoom_into_mosaic(replace(NEUTRAL, seed=seed))

@@ -1,0 +1,36 @@
+"""Tables of the report, worked by hand."""
+
+import numpy as np
+
+from headstart.evaluation.report_tables import (
+    counted,
+    counts_table,
+    format_cell,
+    format_estimate,
+    format_percent,
+    top_confusions_table,
+)
+from headstart.metrics.bootstrap import Estimate
+
+
+def test_the_most_frequent_mistakes_come_first() -> None:
+    confusion = np.array([[2, 1], [2, 0]])
+    assert top_confusions_table(confusion, ("whole", "cracked"), "pictures").rows == (
+        ("cracked", "whole", 2, "100.0\xa0%"),
+        ("whole", "cracked", 1, "33.3\xa0%"),
+    )
+    assert confusion.tolist() == [[2, 1], [2, 0]], "the argument is not changed"
+
+
+def test_counts_have_totals() -> None:
+    table = counts_table({"train": {"b": 2, "a": 1}, "test": {"a": 3}})
+    assert table.header == ("label", "train", "test")
+    assert table.rows == (("a", 1, 3), ("b", 2, 0), ("all", 3, 3))
+
+
+def test_numbers_as_text() -> None:
+    assert [format_cell(value) for value in (3371008, 12, "1000", 0.5)] == ["3,371,008", "12", "1000", "0.5"]
+    assert [counted(1, "box"), counted(2, "box"), counted(1200, "picture")] == ["1 box", "2 boxes", "1,200 pictures"]
+    assert format_estimate(Estimate(0.5, 0.4, 0.6), format_percent) == ("50.0\xa0%", "40.0\xa0% to 60.0\xa0%")
+    assert format_estimate(Estimate(0.5), format_percent) == ("50.0\xa0%", "")
+    assert format_estimate(Estimate(None, absent="no box"), format_percent) == ("–", "no box")

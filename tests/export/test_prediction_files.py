@@ -1,0 +1,164 @@
+"""`headstart predict`: files, folders, broken pictures, for people and for programs; boxes drawn."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import tiny
+from conftest import Project
+from headstart.base.errors import UserError
+from headstart.cli import app
+from headstart.export.prediction_files import find_images, save_images_with_boxes, to_text
+from headstart.export.predictor import DetectedBox, FilePrediction
+from pictures import encoded
+
+
+def predict(project: Project, *arguments: object) -> Any:
+    folder = str(project.root / "stages/export")
+    return CliRunner().invoke(app, ["predict", "--model", folder, *map(str, arguments)])
+
+
+def test_files_and_folders_are_found(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "b/1.png", "b/deep/3.webp", "b/notes.txt", "odd.name"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    images = find_images([tmp_path / "odd.name", tmp_path / "b"])
+    assert [path.relative_to(tmp_path).as_posix() for path in images] == [
+        "odd.name",
+        "b/1.png",
+        "b/2.JPG",
+        "b/deep/3.webp",
+    ]
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file; name pictures or folders of pictures"):
+        find_images([tmp_path / "gone.png"])
+    with pytest.raises(UserError, match=r"no picture in this folder \(looked for .*\.png"):
+        find_images([tmp_path])
+
+
+def test_one_line_a_picture_for_people(project: Project) -> None:
+    done = predict(project, project.root / "data/red")
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert len(lines) == 12
+    path, _, prediction = lines[0].rpartition(": ")
+    assert path == str(project.root / "data/red/00.png")
+    label, probability = prediction.split()
+    assert label in ("blue", "red")
+    assert 0.5 <= float(probability) <= 1
+
+
+def test_json_for_programs(project: Project) -> None:
+    done = predict(project, "--json", project.root / "data/red/00.png", project.root / "data/blue")
+    assert done.exit_code == 0
+    rows = json.loads(done.output)
+    assert [Path(row["image"]).name for row in rows][:3] == ["00.png", "00.png", "01.png"]
+    for row in rows:
+        assert set(row) == {"image", "label", "probabilities", "error"}
+        assert sum(row["probabilities"].values()) == pytest.approx(1)
+        assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
+        assert row["error"] == ""
+
+
+def test_a_picture_that_cannot_be_read_has_the_reason_and_the_others_are_predicted(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    tiny.texture(1, 0).save(tmp_path / "2.png")
+    (tmp_path / "3.jpg").write_bytes(encoded(tiny.texture(2, 1), "JPEG")[:-200])
+    (tmp_path / "4.png").touch()
+    (tmp_path / "5.png").mkdir()
+    done = predict(project, tmp_path)
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    assert [line.split(": ")[1] for line in lines].count("not read") == 4
+    assert lines[1].startswith(f"{tmp_path / '2.png'}: ")
+    assert "not read" not in lines[1]
+    done = predict(project, "--json", tmp_path)
+    assert done.exit_code == 1
+    rows = json.loads(done.output)
+    assert [bool(row["error"]) for row in rows] == [True, False, True, True, True]
+    assert rows[0]["probabilities"] == {}
+    assert rows[0]["label"] == ""
+
+
+# --- boxes ---
+
+
+def predicted(path: Path, *boxes: tuple[str, float, tuple[float, float, float, float]]) -> FilePrediction:
+    return FilePrediction({}, tuple(DetectedBox(*box) for box in boxes), path=path)
+
+
+def test_a_detectors_boxes_as_json_and_as_pictures(detect_project: Project, tmp_path: Path) -> None:
+    root = detect_project.root
+    folder = tmp_path / "export"
+    shutil.copytree(root / "stages/export", folder)
+    labels = tiny.read_json(folder / "labels.json") | {"threshold": 0.06}
+    (folder / "labels.json").write_text(json.dumps(labels))
+    picture, bad = root / "data/images/00.png", tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    done = CliRunner().invoke(app, ["predict", "--model", str(folder), "--json", str(picture), str(bad)])
+    first, second = json.loads(done.output)
+    assert done.exit_code == 1
+    assert second["error"]
+    assert second["boxes"] == []
+    assert set(first["boxes"][0]) == {"label", "score", "box"}
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["predict", "--model", str(folder), "--draw", str(out), str(picture)])
+    assert done.exit_code == 0
+    assert f"{picture}: {first['boxes'][0]['label']} " in done.output
+    with Image.open(out / "00.jpg") as drawn:
+        assert drawn.size == (480, 320)
+
+
+def test_boxes_as_text() -> None:
+    path = Path("a.png")
+    assert to_text(predicted(path)) == "no detections"
+    assert to_text(predicted(path, ("cat", 0.9, (1, 2, 3.6, 4)))) == "cat 0.900 at 1, 2, 4, 4"
+
+
+def test_boxes_are_drawn_on_the_upright_picture(tmp_path: Path) -> None:
+    """Stored turned (EXIF 6): 500 x 400 upright, and the box is where the upright picture has it."""
+    path = tmp_path / "in/a.jpg"
+    path.parent.mkdir()
+    path.write_bytes(encoded(Image.new("RGB", (400, 500), "#808080"), "JPEG", 6))
+    (written,) = save_images_with_boxes([predicted(path, ("cat", 0.9, (100, 100, 300, 250)))], tmp_path / "out")
+    assert written == tmp_path / "out/a.jpg"
+    with Image.open(written) as drawn:
+        assert drawn.size == (500, 400)
+        pixels = np.asarray(drawn.convert("L"), int)
+    assert (abs(pixels[130:240, 96:104] - 128).max(axis=1) > 60).all(), "its left side"
+    assert abs(pixels[120:230, 120:280] - 128).max() < 40, "its inside"
+
+
+def test_pictures_of_one_name_stay_apart_and_unread_ones_are_left_out(tmp_path: Path) -> None:
+    paths = [tmp_path / "one/a.png", tmp_path / "two/a.png", tmp_path / "two/a.webp"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        tiny.texture(1, 0).save(path)
+    unread = FilePrediction({}, path=tmp_path / "broken.png", error="not a picture")
+    written = save_images_with_boxes([unread, *(predicted(path) for path in paths)], tmp_path / "out")
+    assert [path.name for path in written] == ["a.jpg", "a~2.jpg", "a~3.jpg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a~2.jpg", "a~3.jpg"]
+
+
+def test_a_classifier_has_nothing_to_draw(project: Project, tmp_path: Path) -> None:
+    path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
+    result = predict(project, path, "--draw", tmp_path / "out")
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == "--draw: the model is a classifier and detects no boxes; leave --draw out"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="a file of that name is there; name a folder"):
+        save_images_with_boxes([], tmp_path / "out")

@@ -1,0 +1,265 @@
+"""torchvision's complete detectors by name: split into parts they compute what torchvision computes; the pipeline."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.faster_rcnn import FasterRCNN
+
+import tiny
+from headstart.base.errors import UserError
+from headstart.export.onnx_detector import check_detector_parity, write_detector_model
+from headstart.export.predictor import DetectorOutput
+from headstart.models import detector, torchvision_detectors
+from headstart.models.file import ModelSpec, read_model_file
+from headstart.models.heads import fasterrcnn
+from headstart.models.heads.fasterrcnn import FasterRcnnDetectionHead
+from headstart.models.weights import weights
+from headstart.params.root import TORCHVISION_DETECTORS, ExportParams
+from models import test_detector
+
+SIZES = {"ssd300_vgg16": 300, "fasterrcnn_mobilenet_v3_large_320_fpn": 224}  # the others work on 96 pixels
+LITE = "ssdlite320_mobilenet_v3_large"
+ALL = 10**6  # more than there are anchors or proposals
+
+
+def make_spec(name: str, size: int = 96) -> ModelSpec:
+    return test_detector.make_spec(name, "", size).model_copy(update={"pyramid": 0})
+
+
+def torchvision_detector(name: str, size: int) -> Any:
+    """torchvision's own model for three labels with our limits, which takes tensors as they are."""
+    torch.manual_seed(0)
+    model: Any = torchvision_detectors.create_detector(name, 3)
+    model.transform.image_mean, model.transform.image_std = [0.0] * 3, [1.0] * 3
+    model.transform.fixed_size = (size, size)
+    if isinstance(model, FasterRCNN):
+        model.rpn._pre_nms_top_n = dict.fromkeys(("training", "testing"), fasterrcnn.RPN_PRE_NMS_TOP_N)
+        model.rpn._post_nms_top_n = {
+            "training": fasterrcnn.RPN_POST_NMS_TOP_N_TRAIN,
+            "testing": fasterrcnn.RPN_POST_NMS_TOP_N_TEST,
+        }
+        model.rpn.score_thresh = 0.0
+        model.rpn.fg_bg_sampler = model.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(ALL, 0.5)
+        model.roi_heads.score_thresh = detector.MIN_SCORE
+    else:
+        model.score_thresh, model.detections_per_img, model.topk_candidates = detector.MIN_SCORE, 100, 1000
+    pictures = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for module in norms:
+            module.reset_running_stats()
+            module.momentum = (
+                None  # cumulative mean, so that the feature maps of a deep untrained backbone do not vanish
+            )
+        model.train().backbone(pictures)
+        for module in norms:
+            module.eval()
+    return _spread_scores(model, pictures)
+
+
+_OUTPUT_LAYERS = re.compile(r"(cls_logits|cls_score|bbox_pred|module_list\.\d+(\.1)?)$")
+
+
+@torch.no_grad()
+def _spread_scores(model: Any, pictures: Tensor) -> Any:
+    """Scale the output layers: untrained, all scores are nearly equal, and which of equal boxes NMS keeps is chance."""
+    scaled_layers: set[str] = set()
+
+    def scale(name: str) -> Callable[[Any, Any, Tensor], None]:
+        def hook(layer: Any, _: Any, outputs: Tensor) -> None:
+            if name not in scaled_layers:
+                scaled_layers.add(name)
+                rows = outputs.ndim == 2  # of proposals: they are to differ, not the labels
+                share = 0.2 if "bbox" in name or "regression" in name else 1.0
+                share = share / float(outputs.std(0).mean() if rows else outputs.std())
+                layer.weight.mul_(share)
+                layer.bias.copy_(-share * (outputs.mean(0) - layer.bias) if rows else torch.zeros_like(layer.bias))
+                if name.startswith("head.classification_head.cls"):
+                    layer.bias.fill_(-1.0)
+
+        return hook
+
+    layers = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if _OUTPUT_LAYERS.search(name) and hasattr(layer, "weight")
+    ]
+    handles = [layer.register_forward_hook(scale(name)) for name, layer in layers]
+    for _ in range(1 + isinstance(model, FasterRCNN)):  # the second stage takes the proposals of the first
+        model.eval()(list(pictures))
+        scaled_layers -= {name for name in scaled_layers if "box_predictor" in name}
+    for handle in handles:
+        handle.remove()
+    return model
+
+
+@pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
+def test_loss_and_boxes_are_torchvisions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours consists of the modules of torchvision's model."""
+    for limit, value in (("RPN_BATCH_PER_IMAGE", ALL), ("BOX_BATCH_PER_IMAGE", ALL), ("BOX_POSITIVE_FRACTION", 0.5)):
+        monkeypatch.setattr(fasterrcnn, limit, value)
+    size = SIZES.get(name, 96)
+    reference = torchvision_detector(name, size)
+    with monkeypatch.context() as patch:
+        patch.setattr(torchvision_detectors, "create_detector", lambda *_: reference)
+        network = detector.build_from_pretrained({}, make_spec(name, size))
+    pictures, targets = torch.randn(2, 3, size, size), test_detector.random_targets((3, 0))
+    first = int(isinstance(network.head, FasterRcnnDetectionHead) or "ssd" in name)  # label 0 is then background
+    reference_targets = [{"labels": target[:, 0].long() + first, "boxes": target[:, 1:]} for target in targets]
+    reference.train()
+    for module in reference.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    with torch.no_grad():
+        losses = reference(list(pictures), reference_targets)
+        network.eval()
+        padded = detector.pad_targets(targets)
+        loss = detector.loss(network, network(pictures, padded), padded)
+        torch.testing.assert_close(loss, sum(losses.values(), torch.zeros(())), rtol=1e-4, atol=1e-5)
+        predictions = reference.eval()(list(pictures))
+        boxes, scores, labels = detector.predict(network, network(pictures))
+    for number, expected in enumerate(predictions):
+        count = len(expected["scores"])
+        assert count > 20
+        torch.testing.assert_close(scores[number, :count], expected["scores"], rtol=1e-4, atol=1e-5)
+        assert (scores[number, count:] == 0).all()
+        near = torch.isclose(expected["boxes"][:, None], boxes[number], rtol=1e-3, atol=1e-2).all(-1)
+        near &= torch.isclose(expected["scores"][:, None], scores[number], rtol=1e-4, atol=1e-5)
+        near &= expected["labels"][:, None] - first == labels[number]
+        assert near.any(1).all(), "boxes of equal score may be in another order"
+
+
+def test_an_exported_faster_rcnn_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    reference = torchvision_detector(name, SIZES[name])
+    monkeypatch.setattr(torchvision_detectors, "create_detector", lambda *_: reference)
+    spec = make_spec(name, SIZES[name])
+    network = detector.build_from_pretrained({}, spec)
+    tensors = {n: tensor.detach().clone() for n, tensor in network.state_dict().items()}
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIZES[name], SIZES[name], 3), np.uint8)
+    expected, overlap = write_detector_model(tmp_path, tensors, spec, pixels)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = DetectorOutput(*session.run(DetectorOutput._fields, {"pixels": pixels}))
+    facts = check_detector_parity(tmp_path, found, expected, 0.05, overlap, ExportParams(tolerance=1e-3))
+    assert facts["same_box"] == facts["boxes"] > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        (LITE, ["layers.0.0", "layers.0.1.block", "layers.1.3", 18]),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", ["layers.0", "layers.1.block", "layers.16", 17]),
+        ("fcos_resnet50_fpn", ["layers", "layers.layer1.0", "layers.layer4.2", 17]),
+    ],
+)
+def test_blocks_are_those_of_the_backbone(name: str, names: list[str | int]) -> None:
+    network = detector.build_from_pretrained({}, make_spec(name))
+    blocks, unused = detector.blocks_and_unused_parameters(network)
+    assert [blocks[0].name, blocks[1].name, blocks[-1].name, len(blocks)] == names
+    assert not unused
+    assert {each for block in blocks for each in block.parameters} == set(dict(network.trunk.named_parameters()))
+
+
+def run_weights(root: Path, source: str, name: str = LITE) -> dict[str, Any]:
+    weights(tiny.make_detect_params(model={"detector": name, "backbone": "", "pyramid": 256, "weights": source}), root)
+    facts: dict[str, Any] = tiny.read_json(root / "stages/weights/weights.json")
+    return facts
+
+
+def test_a_file_of_torchvisions_is_loaded_but_for_its_predictor(tmp_path: Path) -> None:
+    """Such a file is for 91 labels, and frozen batch norms have no num_batches_tracked."""
+    torch.manual_seed(5)
+    tensors = {
+        n: t
+        for n, t in torchvision_detectors.create_detector(LITE, 90).state_dict().items()
+        if "num_batches_tracked" not in n
+    }
+    save_file(tensors, tmp_path / "coco.safetensors")
+    facts = run_weights(tmp_path, "coco.safetensors")
+    assert (facts["name"], facts["source"]) == (LITE, "coco.safetensors")
+    assert facts["input"]["mean"] == [0.5] * 3
+    found = load_file(tmp_path / "stages/weights/pretrained.safetensors")
+    left_out = {n for n in tensors if n not in found}
+    assert left_out == {
+        f"head.classification_head.module_list.{n}.1.{kind}" for n in range(6) for kind in ("weight", "bias")
+    }
+    assert all(torch.equal(found[n], tensors[n]) for n in tensors if n not in left_out)
+    network = detector.build_from_pretrained(found, make_spec(LITE))
+    assert torch.equal(network.trunk.state_dict()["layers.0.0.0.weight"], tensors["backbone.features.0.0.0.weight"])
+    bias = tensors["head.regression_head.module_list.2.1.bias"]
+    assert torch.equal(network.head.state_dict()["layers.regression_head.module_list.2.1.bias"], bias)
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("invalid hash value\nsecond line")])
+def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", failing)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", failing)
+    with pytest.raises(UserError) as caught:
+        run_weights(tmp_path, "hub")
+    line = f"params.yaml: model.weights: 'hub': {LITE} cannot be downloaded ({str(error).partition(chr(10))[0]}); "
+    assert str(caught.value).startswith(line)
+
+
+def test_weights_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = torchvision_detectors.create_detector(LITE, 90).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: tensors)
+    facts = run_weights(tmp_path, "hub")
+    assert facts["source"] == (
+        "https://download.pytorch.org/models/ssdlite320_mobilenet_v3_large_coco-a79551df.pth (COCO)"
+    )
+    found = load_file(tmp_path / "stages/weights/pretrained.safetensors")
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
+
+
+def test_a_size_that_it_does_not_take() -> None:
+    with pytest.raises(UserError, match=r"model\.image_size: 96: ssd300_vgg16 does not take pictures of that size"):
+        detector.build_from_pretrained({}, make_spec("ssd300_vgg16"))
+
+
+def test_no_detector_is_bundled(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"only tf_efficientnet_lite0 is bundled, not {LITE}; set model.weights to hub"):
+        run_weights(tmp_path, "bundled")
+
+
+def test_the_whole_pipeline(tmp_path: Path) -> None:
+    """An epoch each; frozen tensors stay, the predictor is new, and the exported file finds what was evaluated.
+
+    For two-stage detectors see above and test_fasterrcnn: untrained, a complete one proposes boxes of nearly equal
+    scores, and which of these NMS keeps is chance.
+    """
+    name = LITE
+    tiny.make_boxes(tmp_path)
+    params = tiny.make_detect_params(
+        model={"detector": name, "backbone": "", "pyramid": 256, "image_size": 64},
+        train_head={"epochs": 1, "batch_size": 8},
+        fine_tune={"epochs": 1, "batch_size": 8, "freeze_depth": 12},
+        augment={"copies": 0},
+    )
+    tiny.run(tmp_path, params)
+    parity = tiny.read_json(tmp_path / "stages/export/parity.json")
+    assert parity["same_box"] == parity["boxes"]
+    blocks = tiny.read_json(tmp_path / "stages/fine-tune/blocks.json")
+    assert sum(block["state"] == "frozen" for block in blocks) == 12
+    pretrained = load_file(tmp_path / "stages/weights/pretrained.safetensors")
+    tensors, spec = read_model_file(tmp_path / "stages/fine-tune/model.safetensors")
+    assert (spec.detector, spec.backbone, spec.pyramid) == (name, "", 0)
+    for prefix in ("backbone.body.", "backbone.features."):
+        for layer in ("0.0", "0.0.0"):
+            if f"{prefix}{layer}.weight" in pretrained:
+                assert torch.equal(tensors[f"trunk.layers.{layer}.weight"], pretrained[f"{prefix}{layer}.weight"])
+    page = (tmp_path / "stages/evaluate/report.html").read_text(encoding="utf-8")
+    assert f"{name}, with a new predictor" in page
+    card = (tmp_path / "stages/export/model_card.md").read_text(encoding="utf-8")
+    assert f"{name}, with a new predictor |" in card

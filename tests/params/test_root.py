@@ -1,0 +1,63 @@
+"""params.yaml as a whole: recipes load, and what a task or a detector must have is there."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from edited_recipe import DETECTOR_RECIPE, RECIPE, ROOT, error_line, write_params
+from headstart.params.reader import load_params
+from headstart.params.root import Params
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    load_params(path)
+
+
+def test_the_default_params_are_a_recipe() -> None:
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == RECIPE
+
+
+def test_values_and_types() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.train_head.lr == 0.001  # written 1e-3, which plain YAML takes for text
+    assert params.model.head.hidden == ()
+    assert params.fetch.sources[0].table == "data/solar-cells.csv"
+
+
+def test_params_do_not_change_after_loading() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_params(ROOT / "params.yaml").seed = 1  # type: ignore[misc]
+
+
+def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_source() -> None:
+    given = yaml.safe_load(RECIPE)
+    for name, field in Params.model_fields.items():
+        assert name in given, f"{name} cannot be found by who reads params.yaml"
+        section = field.annotation
+        for key, inner in getattr(section, "model_fields", {}).items():
+            of_a_detector = f"{name}.{key}" in ("model.pyramid", "augment.mosaic")
+            assert (inner.alias or key) in given[name] or name == "fetch" or of_a_detector, f"{name}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (
+            ("champion_metric: AP50", "champion_metric: accuracy"),
+            "export.champion_metric: 'accuracy': not a metric of task: detect; give one of AP50, ",
+        ),
+        (("detector: fcos", "detector: fcoss"), "model.detector: 'fcoss': no such detector; did you mean 'fcos'"),
+        (("detector: fcos", "detector: zzz"), "model.detector: 'zzz': no such detector; known are fcos, "),
+        (("detector: fcos", "detector: ''"), "model.detector: missing; give one of fcos, "),
+        (
+            ("detector: fcos", "detector: ssd300_vgg16"),
+            "model: ssd300_vgg16 has a backbone of its own, not 'tf_efficientnet_lite0'",
+        ),
+    ],
+)
+def test_a_detectors_mistakes(tmp_path: Path, edit: tuple[str, str], line: str) -> None:
+    assert edit[0] in DETECTOR_RECIPE
+    assert error_line(write_params(tmp_path, DETECTOR_RECIPE.replace(*edit))).startswith(line)

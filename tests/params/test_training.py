@@ -1,0 +1,56 @@
+"""The sections train_head and fine_tune: options that exclude each other, and schedules that cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from edited_recipe import RECIPE, edit_params, error_line, write_params
+from headstart.params.reader import load_params
+from headstart.params.root import Params
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "fine_tune.mixup",
+            0.2,
+            "fine_tune: mixup and cutmix need pictures, and cache_frozen trains on features",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 1, "depth": 13}],
+            "fine_tune: unfreeze: the first epoch must be 0",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 0, "depth": 13}, {"epoch": 2, "depth": 14}],
+            "fine_tune: unfreeze: each depth must be less than the one before",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 6}],
+            "fine_tune: unfreeze: the last depth must be freeze_depth: give 13 there, or freeze_depth: 6",
+        ),
+        (
+            "fine_tune.unfreeze",
+            [{"epoch": 0, "depth": -1}, {"epoch": 6, "depth": 13}],
+            "fine_tune: unfreeze: epoch 6 never comes: there are 6 epochs",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, key: str, value: object, line: str) -> None:
+    assert error_line(edit_params(tmp_path, {key: value})).startswith(line)
+
+
+def test_both_ways_to_balance_are_one_too_many(tmp_path: Path) -> None:
+    text = RECIPE.replace("class_weights: none", "class_weights: balanced", 1)
+    text = text.replace("sampling: shuffled", "sampling: balanced", 1)
+    assert error_line(write_params(tmp_path, text)).startswith("train_head: sampling and class_weights both")
+
+
+def test_auto_epochs_load_and_come_back_from_plain_values(tmp_path: Path) -> None:
+    """The process that records the run gets them as JSON."""
+    params = load_params(edit_params(tmp_path, {"train_head.epochs": "auto"}))
+    assert params.train_head.epochs == "auto"
+    assert Params.model_validate(params.model_dump(mode="json", by_alias=True)) == params

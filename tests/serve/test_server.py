@@ -1,0 +1,73 @@
+"""`headstart serve` as a process: its errors, its socket, its end."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Project
+from fakes import PNG
+from headstart.base.errors import UserError
+from headstart.serve.server import _open_socket, serve
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.onnx: no such file; make it: dvc repro"):
+        serve(tmp_path, "127.0.0.1", 0)
+
+
+def test_a_port_in_use_is_one_line(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--port {port}: .*in use; name another: --port {port % 60000 + 1}"):
+            serve(project.root / "stages/export", "127.0.0.1", port)
+
+
+def test_a_request_in_progress_is_completed_before_the_end(project: Project) -> None:
+    source = str(Path(sys.modules["headstart"].__file__ or "").parent.parent)
+    paths = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from headstart.cli import main; main()", "serve", "--port", "0"],
+        cwd=project.root,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    url = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+    assert url, line
+    body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + PNG + b"\r\n--b--\r\n"
+    request_line = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    headers = "Content-Type: multipart/form-data; boundary=b\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(url[1])), timeout=30) as connection:
+        connection.sendall((request_line + headers).encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100"), "it has begun to read"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        connection.sendall(body)
+        response = b""
+        while chunk := connection.recv(65536):
+            response += chunk
+    assert response.startswith(b"HTTP/1.1 200")
+    (prediction,) = json.loads(response.split(b"\r\n\r\n", 1)[1])["predictions"]
+    assert set(prediction["probabilities"]) == {"blue", "red"}
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert stderr == "", "no traceback"
+
+
+def test_accepted_connections_have_tcp_nodelay() -> None:
+    """They inherit it; Nagle's algorithm would cost each response 40 ms."""
+    with _open_socket("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

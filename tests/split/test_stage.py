@@ -1,0 +1,78 @@
+"""The split stage: three manifests of all pictures, near-duplicates together, and its errors."""
+
+from pathlib import Path
+
+import pytest
+
+import tiny
+from conftest import Project
+from headstart.base.errors import UserError
+from headstart.base.manifest import SPLITS, write_manifest
+from manifests import boxed
+
+
+def test_the_stage_writes_three_manifests_of_all_pictures(project: Project) -> None:
+    everything = tiny.manifest(project.root, "fetch", "annotations")
+    parts = {name: tiny.manifest(project.root, "split", name) for name in SPLITS}
+    assert sorted(i.id for part in parts.values() for i in part.images) == [i.id for i in everything.images]
+    assert all(part.categories == everything.categories for part in parts.values())
+    metrics = tiny.read_json(project.root / "stages/split/metrics.json")
+    assert {name: metrics[name]["pictures"] for name in SPLITS} == {"train": 12, "val": 6, "test": 6}
+    assert metrics["train"]["label.red"] == 6
+    assert (metrics["identical_pictures"], metrics["near_duplicate_pairs"], metrics["dropped"]) == (0, 0, 0)
+
+
+def test_metrics_of_a_detector_count_boxes_and_background(tmp_path: Path) -> None:
+    manifest = boxed(*["a"] * 10, *["ab"] * 10, *[""] * 10)
+    write_manifest(manifest, tmp_path / "stages/fetch/annotations.json")
+    params = tiny.make_params(split={"near_duplicate_bits": -1}).model_copy(update={"task": "detect"})
+    tiny.split(params, tmp_path)
+    metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
+    assert metrics["train"] == {"pictures": 15, "label.a": 10, "label.b": 5, "background": 5, "boxes": 15}
+
+
+def test_identical_and_near_identical_pictures_are_found(tmp_path: Path) -> None:
+    tiny.make_pictures(tmp_path, 6)
+    red = tmp_path / "data/red"
+    (red / "copy.png").write_bytes((red / "00.png").read_bytes())
+    tiny.texture(1, 0).resize((96, 80)).save(red / "larger.jpg", quality=80)  # 01.png, at twice the size
+    params = tiny.make_params()
+    tiny.run(tmp_path, params, "fetch", "split")
+    metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
+    assert (metrics["identical_pictures"], metrics["near_duplicate_pairs"]) == (1, 1)
+    by_hash: dict[str, set[str]] = {}
+    sizes: dict[tuple[int, int], str] = {}
+    for name in SPLITS:
+        for image in tiny.manifest(tmp_path, "split", name).images:
+            by_hash.setdefault(image.sha256, set()).add(name)
+            sizes[image.width, image.height] = name
+    assert all(len(names) == 1 for names in by_hash.values())
+    original = next(i for i in tiny.manifest(tmp_path, "fetch", "annotations").images if i.id == 8)
+    assert by_hash[original.sha256] == {sizes[96, 80]}
+    exact = tiny.make_params(split={"near_duplicate_bits": -1})
+    tiny.run(tmp_path, exact, "split")
+    metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
+    assert (metrics["identical_pictures"], metrics["near_duplicate_pairs"]) == (1, 0)
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "stages/fetch"
+    folder.mkdir(parents=True)
+    (folder / "annotations.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(UserError, match=r"annotations\.json: no pictures in it; look at fetch\.sources"):
+        tiny.split(tiny.make_params(), tmp_path)
+
+
+def test_a_missing_fetch_stage(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"annotations\.json: no such file; run the stage that writes it"):
+        tiny.split(tiny.make_params(), tmp_path)
+
+
+def test_a_class_with_one_picture_stops_the_stage_before_it_writes(tmp_path: Path) -> None:
+    tiny.make_pictures(tmp_path, 6)
+    (tmp_path / "data/green").mkdir()
+    tiny.texture(7, 1).save(tmp_path / "data/green/1.png")
+    with pytest.raises(UserError, match="label 'green' has 1 picture, none is left for"):
+        tiny.run(tmp_path, tiny.make_params(), "fetch", "split")
+    assert not (tmp_path / "stages/split").exists()
+    assert (tmp_path / "stages/fetch/annotations.json").is_file()
