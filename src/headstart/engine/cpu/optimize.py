@@ -4,8 +4,6 @@ from torch import Tensor, nn
 
 from headstart.engine.cpu.depthwise import use_fast_depthwise
 from headstart.engine.cpu.fuse_convolutions import fuse_convolutions
-from headstart.engine.cpu.group_norm import use_fast_group_norm
-from headstart.engine.cpu.inplace_activations import avoid_activation_copies
 from headstart.engine.device import Compute
 
 
@@ -24,8 +22,5 @@ def optimize(network: nn.Module, compute: Compute, *example: Tensor, training: b
         return network
     if not training:
         return fuse_convolutions(network, compute, *example)
-    use_fast_group_norm(network)
-    backbone = network.get_submodule("trunk")  # heads keep torch's kernels for these two: theirs round differently
-    use_fast_depthwise(backbone)
-    avoid_activation_copies(backbone)
+    use_fast_depthwise(network.get_submodule("trunk"))  # heads keep torch's kernels, whose rounding differs
     return network
