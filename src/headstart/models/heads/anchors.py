@@ -7,7 +7,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-BACKGROUND = Matcher.BELOW_LOW_THRESHOLD  # matches no ground truth box
+UNMATCHED = Matcher.BELOW_LOW_THRESHOLD  # matches no ground truth box
 IGNORED = Matcher.BETWEEN_THRESHOLDS  # overlaps one, but too little for a match: neither positive nor negative
 
 
@@ -50,7 +50,7 @@ def generate_anchors(
 
 
 def match_anchors(targets: Tensor, anchors: Tensor, matcher: Matcher) -> Tensor:
-    """For each anchor of each picture the index in `targets` of its ground truth box, or BACKGROUND, or IGNORED.
+    """For each anchor of each picture the index in `targets` of its ground truth box, or UNMATCHED, or IGNORED.
 
     Args:
         targets: (n, m, 5), label and xyxy; rows of label -1 are padding, and come last.
@@ -67,7 +67,7 @@ def match_anchors(targets: Tensor, anchors: Tensor, matcher: Matcher) -> Tensor:
 def _match_picture(targets: Tensor, anchors: Tensor, matcher: Matcher) -> Tensor:
     boxes = targets[targets[:, 0] >= 0, 1:]
     if not len(boxes):
-        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+        return torch.full((len(anchors),), UNMATCHED, device=anchors.device)
     matched_index: Tensor = matcher(box_iou(boxes, anchors))
     return matched_index
 

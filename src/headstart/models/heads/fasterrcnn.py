@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_laye
 
 from headstart.base import distributed
 from headstart.models.heads import nms
-from headstart.models.heads.anchors import BACKGROUND, decode_boxes, generate_anchors, match_anchors
+from headstart.models.heads.anchors import UNMATCHED, decode_boxes, generate_anchors, match_anchors
 from headstart.models.heads.roi_align import ROI_SIZE, multiscale_roi_align
 
 # Under torchvision's names; its values, where they differ, are behind.
@@ -124,7 +124,7 @@ class FasterRcnnDetectionHead(nn.Module):
         matched_index = match_anchors(targets, proposals, _BOX_MATCHER)
         return matched_index, sample_balanced(
             (matched_index >= 0) & has_area,
-            (matched_index == BACKGROUND) & has_area,
+            (matched_index == UNMATCHED) & has_area,
             BOX_BATCH_PER_IMAGE,
             BOX_POSITIVE_FRACTION,
             self.training,
@@ -155,7 +155,7 @@ class FasterRcnnDetectionHead(nn.Module):
         matched_index = match_anchors(targets, self.anchors, _RPN_MATCHER)
         sampled = sample_balanced(
             matched_index >= 0,
-            matched_index == BACKGROUND,
+            matched_index == UNMATCHED,
             RPN_BATCH_PER_IMAGE,
             RPN_POSITIVE_FRACTION,
             self.training,
