@@ -159,7 +159,7 @@ def detector_network(kind: str) -> tuple[Any, Any, Tensor]:
 
 
 def training(kind: str, without: str = "", change: Change | None = None, bf16: bool = True) -> tuple[Step, Any]:
-    """A training step as finetuner.py and loop.py take it, and its state. `kind`: classify, fcos or fasterrcnn."""
+    """A training step as train_unfrozen.py and loop.py take it, and its state. `kind`: classify, fcos or fasterrcnn."""
     from headstart.models import classifier
     from headstart.models.freeze import freeze_blocks, list_blocks, set_train_mode
     from headstart.params.root import HeadParams

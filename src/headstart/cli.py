@@ -117,7 +117,7 @@ def evaluate() -> None:
 
 @app.command(rich_help_panel=PIPELINE_PANEL)
 def export() -> None:
-    """Write the ONNX model, and prove it equal."""
+    """Write the ONNX model, and check it against the PyTorch model."""
     run_stage("export")
 
 

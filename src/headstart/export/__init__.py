@@ -1,4 +1,4 @@
-"""The export stage: ONNX, proven equal, quantized and timed; predictions by onnxruntime alone."""
+"""The export stage: ONNX, checked against the PyTorch model, quantized and timed; predictions by onnxruntime alone."""
 
 __all__ = [
     "comparison",

@@ -39,8 +39,8 @@ def _ignored_options(params: "Params") -> Iterator[str]:
     other_task = "detect" if params.task == "classify" else "classify"
     for key, off_values in (_DETECTOR_ONLY if other_task == "detect" else _CLASSIFIER_ONLY).items():
         if (value := attrgetter(key)(params)) not in off_values:
-            off = _as_yaml(off_values[0])
-            yield f"{key}: {_as_yaml(value)}: only for task: {other_task}; give {off}, or take it out"
+            fix = "take it out" if key == "model.pyramid" else f"give {_as_yaml(off_values[0])}, or take it out"
+            yield f"{key}: {_as_yaml(value)}: only for task: {other_task}; {fix}"
     if model.is_complete_detector and model.pyramid not in _DETECTOR_ONLY["model.pyramid"]:
         yield f"model.pyramid: {model.pyramid}: {model.detector} has a pyramid of its own; take it out"
     # A schedule (`unfreeze`) ends at freeze_depth: with -1 it unfreezes nothing either.

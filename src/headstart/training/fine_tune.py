@@ -1,4 +1,4 @@
-"""Fine-tuning: the backbone's blocks above freeze_depth and the head, at a lower learning rate."""
+"""Fine-tuning: the backbone's blocks above freeze_depth and the head, at a learning rate of its own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,8 @@ from headstart.models.file import ModelSpec, read_model_file, save_model_file
 from headstart.models.freeze import block_table, resolve_freeze_depth
 from headstart.params.root import Params
 from headstart.training.batches import TrainableNetwork
-from headstart.training.finetuner import TrainingPlan, train_unfrozen
 from headstart.training.loop import TrainLoop, train_loop
+from headstart.training.train_unfrozen import TrainingPlan, train_unfrozen
 
 # (tensors and spec of a model file, params, compute, root) -> the network and its batches
 LoadNetwork = Callable[[dict[str, Tensor], ModelSpec, Params, Compute, Path], TrainableNetwork]

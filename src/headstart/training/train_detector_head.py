@@ -14,8 +14,8 @@ from headstart.models.file import save_model_file, strip_prefix
 from headstart.models.pretrained import check_image_size, load_pretrained
 from headstart.params.root import Params
 from headstart.training import detector_batches
-from headstart.training.finetuner import TrainingPlan, train_unfrozen
 from headstart.training.loop import TrainLoop, train_loop
+from headstart.training.train_unfrozen import TrainingPlan, train_unfrozen
 
 
 def train_detector_head(params: Params, root: Path, loop: TrainLoop | None = None) -> None:

@@ -94,7 +94,7 @@ def test_group_by_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (None, "table: data/t.csv: no such file; write it, or run `dvc pull`"),
+        (None, "table: data/t.csv: no such file; write it, or run `dvc pull data`"),
         ([("image", "label")], "no rows in it"),
         ([], "no rows in it"),
         ([("file", "label"), ("1.png", "a")], "no column 'image', only file, label; add it or rename one"),

@@ -37,7 +37,7 @@ def collect_images(params: FetchParams, root: Path, *, boxes: bool = False) -> l
 def _list_source(
     source: SourceParams, root: Path, downloads: DownloadParams, *, boxes: bool
 ) -> Iterator[SourceImage | Rejection]:
-    items: Iterator[SourceImage | Rejection] = iter(())
+    items: Iterator[SourceImage | Rejection]
     label_given = source.label is not None
     if source.folder is not None:
         items = folder.list_images(source.folder, root, label_given=label_given)
@@ -55,6 +55,8 @@ def _list_source(
         items = yolo.list_images(source.yolo, root)
     elif source.mosaic is not None:
         items = mosaic.list_images(source.mosaic, root)
+    else:
+        raise AssertionError(f"no source lists images of kind {source.kinds()}")
     return items
 
 

@@ -58,7 +58,7 @@ def list_images(
 def _read_rows(path: Path, display_path: str) -> tuple[list[str], list[Row]]:
     """The table's columns, and its rows with surrounding spaces removed."""
     where = f"table: {display_path}"
-    text = read_text_file(path, where, "write it, or run `dvc pull` if DVC tracks it")
+    text = read_text_file(path, where, "write it, or run `dvc pull data` if DVC tracks it")
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets of many countries write semicolons
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", restkey="", skipinitialspace=True)
