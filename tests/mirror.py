@@ -6,6 +6,7 @@
 import argparse
 import asyncio
 import functools
+import gzip
 import hashlib
 import random
 import subprocess
@@ -31,6 +32,7 @@ class Mirror:
         retry_after: the header of a 503 or 429.
         ranges: whether Range requests are honoured.
         etags: whether responses have an ETag.
+        gzip: bodies are sent compressed (Content-Encoding), asked for or not; ranges are of the compressed bytes.
         requests: how many there were, by path.
         headers: of every request, in order.
         scripts: by path, the faults of its next responses, in order.
@@ -44,6 +46,7 @@ class Mirror:
     retry_after: str = ""
     ranges: bool = True
     etags: bool = True
+    gzip: bool = False
     requests: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
     scripts: dict[str, list[str]] = field(default_factory=dict)
@@ -94,6 +97,9 @@ class Mirror:
     async def _send(self, request: web.Request, data: bytes, etag: str, fault: str) -> web.StreamResponse:
         etag = etag if self.etags else ""
         headers = {"ETag": etag} if etag else {}
+        if self.gzip:
+            data = gzip.compress(data, mtime=0)
+            headers["Content-Encoding"] = "gzip"
         if etag and request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers=headers)
         start, status = 0, 200

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headstart.base.errors import UserError
@@ -83,6 +84,27 @@ def test_a_file_that_changed_meanwhile_is_downloaded_anew(mirror: Mirror) -> Non
     put(mirror.folder / "images.tar", b"new" * 60_000)
     assert download_file(url, QUICK).read_bytes() == b"new" * 60_000
     assert "If-Range" in mirror.headers[-1]
+
+
+def test_a_body_in_gzip_counts_as_what_it_becomes(mirror: Mirror) -> None:
+    """A cut one begins anew: byte ranges are of the compressed body, and what has arrived is not."""
+    mirror.gzip = True
+    data = bytes(np.random.default_rng(0).integers(0, 16, 3_000_000, np.uint8))
+    put(mirror.folder / "boxes.csv", data)
+    url = f"{mirror.url}/boxes.csv"
+    mirror.scripts["/boxes.csv"] = ["cut", "cut"]
+    assert download_file(url, QUICK).read_bytes() == data
+    assert not any("Range" in headers for headers in mirror.headers)
+    assert download_file(url, QUICK).read_bytes() == data
+    assert mirror.requests["/boxes.csv"] == 4, "revalidated, not downloaded again"
+
+
+def test_a_body_in_gzip_that_ends_too_early_is_no_file(mirror: Mirror) -> None:
+    mirror.gzip = True
+    put(mirror.folder / "boxes.csv", bytes(np.random.default_rng(0).integers(0, 16, 3_000_000, np.uint8)))
+    mirror.scripts["/boxes.csv"] = ["cut_silently"] * 8
+    with pytest.raises(UserError, match="try again"):
+        download_file(f"{mirror.url}/boxes.csv", QUICK)
 
 
 def test_without_ranges_the_download_begins_anew(mirror: Mirror) -> None:

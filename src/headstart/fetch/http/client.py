@@ -6,7 +6,7 @@ import random
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from headstart.fetch.http.addresses import RedirectError, is_private, open_public_socket, proxy_for, resolve_redirect
+from headstart.fetch.http.content_encoding import Decoder
 from headstart.fetch.http.partial_file import PartialFile
 from headstart.fetch.http.responses import DownloadError, Validators, content_range_start, read_validators, status_error
 from headstart.params.fetch import DownloadParams
@@ -68,6 +69,7 @@ class Client:
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=2**18,
+            auto_decompress=False,  # aiohttp takes a gzip stream that ends too early for a complete one
         )
 
     async def download(
@@ -153,12 +155,19 @@ class Client:
             on_start(validators)
             if response.status == 200 and body.size:
                 body.clear()
-            try:
-                async for chunk in response.content.iter_any():
+            decoder = Decoder(response)
+
+            def write(chunks: Iterator[bytes]) -> None:
+                for chunk in chunks:
                     body.write(chunk)
                     if body.size > self.max_bytes:
                         raise DownloadError("too_large", f"more than {self.max_bytes:,} bytes")
                     on_chunk(len(chunk))
+
+            try:
+                async for received in response.content.iter_any():
+                    write(decoder.decode(received))
+                write(decoder.finish())
             finally:
                 body.close()
         if validators.length is not None and body.size != validators.length:

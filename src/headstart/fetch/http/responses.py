@@ -34,20 +34,25 @@ class Validators:
     etag: str = ""
     last_modified: str = ""
     length: int | None = None  # of the whole file, in bytes; None: not sent
+    encoded: bool = False  # the body was compressed on its way: byte ranges and lengths are not those of the file
 
     @property
     def if_range(self) -> str:
-        """The value for If-Range: a strong ETag, else the date of the last change; empty: neither was sent."""
+        """The value for If-Range: a strong ETag, else the date of the last change; empty: it cannot be resumed."""
+        if self.encoded:
+            return ""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
 
 def read_validators(response: aiohttp.ClientResponse, start: int) -> Validators:
     """The validators in a response whose body begins `start` bytes into the file."""
-    length = None if "Content-Encoding" in response.headers else response.content_length
+    encoded = response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+    length = None if encoded else response.content_length
     return Validators(
         etag=response.headers.get("ETag", ""),
         last_modified=response.headers.get("Last-Modified", ""),
         length=None if length is None else start + length,
+        encoded=encoded,
     )
 
 
