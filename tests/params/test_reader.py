@@ -28,7 +28,7 @@ def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path)
         ("finetune", {}, "finetune: unknown key; did you mean 'fine_tune'?"),
         ("export.zzz", 1, "export.zzz: unknown key; known here: tolerance"),
         ("train_head.lr", 0, "train_head.lr: 0: input should be greater than 0"),
-        ("train_head.lr", "fast", "train_head.lr: 'fast': input should be a valid number, unable to parse"),
+        ("train_head.lr", "fast", "train_head.lr: 'fast': input should be a valid number"),
         ("train_head.epochs", 0, "train_head.epochs: 0: input should be greater than or equal to 1"),
         ("train_head.epochs", 2.5, "train_head.epochs: 2.5: input should be a valid integer"),
         ("train_head.ema", 1, "train_head.ema: 1: input should be less than 1"),
@@ -103,6 +103,45 @@ def test_no_text(tmp_path: Path) -> None:
 )
 def test_no_yaml(tmp_path: Path, text: str, line: str) -> None:
     assert error_line(write_params(tmp_path, text)).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("seed: 0", "? [1, 2]\n: 3\nseed: 0", "not valid YAML at line 6, column 3: a key must be text, found a list"),
+        (
+            "seed: 0",
+            "5: 1\nseed: 0",
+            "not valid YAML at line 6, column 1: a key must be text, found '5'; put it in quotes",
+        ),
+        ("solar-cells", "2024-02-30", "2024-02-30: day is out of range for month; if it is text, quote it"),
+        (
+            "seed: 0",
+            "seed: 2024-13-45",
+            "line 6, column 7: 2024-13-45: month must be in 1..12; if it is text, quote it",
+        ),
+        ("seed: 0", "seed: " + "9" * 5000, "999...: 5,000 characters; if it is text, quote it"),
+        (
+            "seed: 0",
+            "seed: " + "[" * 5000 + "]" * 5000,
+            "lists or mappings within one another, too deep; take them out",
+        ),
+        ("seed: 0", "seed: 0\x07", "not valid YAML at line 6: a control character; take it out"),
+        ("seed: 0", "seed: yes", "seed: True: a number belongs here"),
+        ("  lr: 1e-3", "  lr: .inf", "train_head.lr: inf: input should be a finite number"),
+        ("train_head:", "train_heads:", "train_heads: unknown key; did you mean 'train_head'?"),
+    ],
+)
+def test_values_and_keys_that_yaml_allows_and_nobody_means(tmp_path: Path, old: str, new: str, line: str) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    end = text.index(old) + len(old)
+    text = text[:end].replace(old, new) + text[end:]
+    if old == "solar-cells":
+        text = RECIPE.replace("experiment: solar-cells", f"experiment: {new}")
+    found = error_line(write_params(tmp_path, text))
+    assert line in found
+    assert "more)" not in found
+    assert "\n" not in found
 
 
 def test_a_duplicate_key(tmp_path: Path) -> None:

@@ -7,20 +7,37 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from headstart.base.errors import UserError, did_you_mean
+from headstart.base.errors import UserError, did_you_mean, missing_file
 from headstart.params.root import Params
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: 1e-3 is a number, and a duplicate key is an error."""
+    """YAML as DVC reads it: 1e-3 is a number, and a duplicate key is an error; so is a key that is not text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                found = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+                raise _error(f"a key must be text, found {found}; put it in quotes", key)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+                raise _error(f"duplicate key {key.value!r}", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:  # a date that does not exist, a number of thousands of digits
+            text = str(node.value)
+            problem = f"{text[:37]}...: {len(text):,} characters" if len(text) > 40 else f"{text}: {error}"
+            raise _error(f"{problem}; if it is text, quote it", node) from None
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -37,11 +54,18 @@ def load_params(path: Path) -> Params:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; copy one: cp recipes/solar-cells.yaml {path}") from None
+        raise missing_file(path, f"copy one: cp recipes/solar-cells.yaml {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except RecursionError:
+        raise UserError(
+            f"{path}: not valid YAML: lists or mappings within one another, too deep; take them out"
+        ) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}: not valid YAML at line {line}: a control character; take it out") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
@@ -67,11 +91,13 @@ def format_validation_error(path: Path, data: object, error: ValidationError) ->
     elif first["type"] == "missing":
         line = f"{path}: {key}: missing; add it (recipes/solar-cells.yaml has every key)"
     else:
-        message = first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
         is_section = isinstance(first["input"], BaseModel | dict)  # its values would be too long for a line
         value = "" if is_section else _short_repr(first["input"])
         line = ": ".join(filter(None, [str(path), key, value, f"{message[0].lower()}{message[1:]}"]))
     more = len(errors) - 1
+    if first["type"] == "extra_forbidden":  # the key that was meant
+        more -= any(one["type"] == "missing" and fix == f"did you mean {one['loc'][-1]!r}?" for one in errors)
     return line + (f" (and {more} more)" if more else "")
 
 
