@@ -38,7 +38,11 @@ class Project:
             "\n"
         )
         for name in filter(None, names):
-            if name.startswith(("src/", "recipes/", ".dvc/")) or name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+            if name.startswith(("src/", "recipes/", ".dvc/", "outside/")) or name in (
+                "dvc.yaml",
+                ".gitignore",
+                ".dvcignore",
+            ):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         self.edit(merged(yaml.safe_load((ROOT / "recipes/solar-cells.yaml").read_text()), changes))

@@ -55,15 +55,17 @@ def put(path: Path, data: bytes | None = None, seed: int = 0) -> Path:
     return path
 
 
-def params(*sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify") -> Params:
-    """Params with `task` and `fetch` alone: all that the stage may read."""
-    section = FetchParams.model_validate({"sources": list(sources), "max_failed": max_failed})
+def params(*sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify", **options: Any) -> Params:
+    """Params with `task` and `fetch` alone: all that the stage may read; `options` are further keys of `fetch`."""
+    section = FetchParams.model_validate({"sources": list(sources), "max_failed": max_failed, **options})
     sections: dict[str, Any] = {"task": task, "fetch": section}
     return Params.model_construct(**sections)
 
 
-def fetched(root: Path, *sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify") -> Manifest:
-    fetch(params(*sources, max_failed=max_failed, task=task), root)
+def fetched(
+    root: Path, *sources: Mapping[str, Any], max_failed: int = 0, task: str = "classify", **options: Any
+) -> Manifest:
+    fetch(params(*sources, max_failed=max_failed, task=task, **options), root)
     return read_manifest(root / FETCH_FOLDER / "annotations.json")
 
 

@@ -68,7 +68,7 @@ def test_a_classifiers_stages_import_nothing_of_a_detector() -> None:
 
 def test_every_stage_is_a_command_and_names_a_function_that_is_there() -> None:
     commands = {str(info.name or getattr(info.callback, "__name__", "")) for info in cli.app.registered_commands}
-    assert commands == {*tasks.STAGES, "predict", "serve", "demo", "lr-find"}
+    assert commands == {*tasks.STAGES, "outside", "predict", "serve", "demo", "lr-find"}
     for task in tasks.TASKS.values():
         for stage in set(tasks.STAGES) - {"weights"}:
             assert callable(getattr(task, stage.replace("-", "_")))

@@ -37,8 +37,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_all_that_is_promised_is_there(project: Project) -> None:
     metrics = project.json("stages/evaluate/metrics.json")
     assert metrics["test"]["accuracy_low"] <= metrics["test"]["accuracy"] <= metrics["test"]["accuracy_high"]
-    assert metrics["head_only"]["pictures"] == metrics["test"]["pictures"] == 2
-    assert project.json("stages/export/parity.json")["same_label"] == 2
+    assert metrics["head_only"]["pictures"] == metrics["test"]["pictures"] == 3
+    assert project.json("stages/export/parity.json")["same_label"] == 3
     for name in ("export/model.onnx", "export/model_card.md", "evaluate/report.html", "augment/preview.jpg"):
         assert (project.folder / "stages" / name).stat().st_size > 500
     said = project.run("headstart", "predict", "--json", "data/pictures/red/0.png")

@@ -60,6 +60,7 @@ def make_pictures(root: Path, count: int = 12) -> None:
 # The same for a detector: red squares on grey noise, in a COCO file.
 DETECT: dict[str, Any] = {
     "task": "detect",
+    "seed": 2,
     "model": {"detector": "fcos", "pyramid": 64, "image_size": 96, "head": {}},
     "fetch": {"sources": [{"coco": {"images": "data/images", "annotations": "data/boxes.json"}}]},
     "augment": {"mosaic": 0.5, "zoom": 0.1, "rotation": 0, "vertical_flip": 0},

@@ -1,7 +1,6 @@
 """The command line: load params, open tracking, call one function. What a stage does is in its own module."""
 
 import atexit
-import errno
 import gc
 import json
 import os
@@ -13,7 +12,10 @@ import typer
 
 from headstart import tasks
 from headstart.base import distributed
-from headstart.base.errors import UserError
+from headstart.base.cache_dir import cache_budget
+from headstart.base.errors import UserError, root_above
+from headstart.base.one_line import one_line
+from headstart.base.stage_lock import stage_lock
 
 if TYPE_CHECKING:
     from headstart.params.root import Params
@@ -48,7 +50,8 @@ def run_stage(name: str) -> None:
     root = Path.cwd()
     loaded = load_params(Path("params.yaml"))
     try:
-        with recorded_stage(name, loaded, root):
+        budget = cache_budget(root, loaded.train.cache_gb)
+        with stage_lock(root, name), recorded_stage(name, loaded, root), budget:
             stage = _load_stage(name, loaded)
             if name in TRAINED_BEFORE:
                 from headstart.training import checkpoint
@@ -127,21 +130,25 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
     draw: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write the pictures with their boxes into this folder.")
+        Path | None,
+        typer.Option(metavar="OUT", help="Write the pictures with their boxes as new files into this folder."),
     ] = None,
 ) -> None:
     """Predict the labels or boxes of pictures with the exported model."""
-    from headstart.export.prediction_files import find_images, save_images_with_boxes, to_json_row, to_text
+    from headstart.export import prediction_files
     from headstart.export.predictor import Predictor
+    from headstart.images.decode import configured_pil
 
-    found = list(Predictor(model).predict_files(find_images(images)))
-    if draw is not None:
-        save_images_with_boxes(found, draw)
+    with configured_pil():
+        found = list(Predictor(model).predict_files(prediction_files.find_images(images)))
+        if draw is not None:
+            written = prediction_files.save_images_with_boxes(found, draw)
+            print(f"predict: {len(written):,} pictures with boxes in {draw}", file=sys.stderr)
     if as_json:
-        typer.echo(json.dumps([to_json_row(f) for f in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([prediction_files.to_json_row(f) for f in found], indent=2, ensure_ascii=False))
     else:
         for f in found:
-            typer.echo(f"{f.path}: {to_text(f)}")
+            typer.echo(f"{prediction_files.printable_path(f.path)}: {prediction_files.to_text(f)}")
     if any(f.error for f in found):
         raise typer.Exit(1)
 
@@ -150,12 +157,15 @@ def predict(
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     host: Annotated[str, typer.Option(help="0.0.0.0: also for others on the network.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further name of this server, such as a proxy's.")
+    ] = None,
     model: Annotated[Path, typer.Option(help="The folder with model.onnx and labels.json.")] = Path("stages/export"),
 ) -> None:
     """Serve the exported model: a page to try it on, and an API for programs."""
     from headstart.serve.server import serve
 
-    serve(model, host, port)
+    serve(model, host, port, allow_host or ())
 
 
 @app.command(rich_help_panel=MODEL_PANEL)
@@ -182,8 +192,18 @@ def lr_find(
     task = tasks.TASKS[params.task]
     stages = {"train-head": task.train_head, "fine-tune": task.fine_tune}
     rate = lr_find(stage, params, Path.cwd(), out, stages)
-    suggestion = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else "the loss never falls: no rate to suggest"
+    no_slope = "no clear slope: the loss falls by no more than its noise, so there is no rate to suggest"
+    suggestion = f"try {stage.replace('-', '_')}.lr: {rate:.1e}" if rate else no_slope
     typer.echo(f"{suggestion}; the curve is in {out}/lr-find.png")
+
+
+@app.command(hidden=True)
+def outside() -> None:
+    """Renew outside/files.json: what sources read behind links or outside data/. A stage of DVC runs this."""
+    from headstart.fetch.outside import write_outside
+    from headstart.params.reader import load_params
+
+    write_outside(load_params(Path("params.yaml")).fetch, Path.cwd())
 
 
 cache_app = typer.Typer(help="The caches and checkpoints of the stages under .cache, and their sizes.")
@@ -193,6 +213,8 @@ app.add_typer(cache_app, name="cache", rich_help_panel=TOOLS_PANEL)
 @cache_app.callback(invoke_without_command=True)
 def cache(context: typer.Context) -> None:
     """Show the caches and checkpoints under .cache; `headstart cache clear` removes them."""
+    if root := root_above():
+        raise UserError(f".cache: not here; the project is in {root}: cd {root}")
     if context.invoked_subcommand is None:
         from headstart.base.cache_dir import list_entries, print_entries
 
@@ -212,7 +234,7 @@ def clear_cache(
 
 
 def main() -> None:
-    """Run the app; a user's mistake is one line and exit code 2."""
+    """Run the app; what a user can mend is one line and exit code 2."""
     succeeded: list[bool] = []
     atexit.register(_exit_fast, succeeded)  # registered first, so it runs last
     try:
@@ -221,16 +243,12 @@ def main() -> None:
     except SystemExit as end:
         succeeded.append(not end.code)
         raise
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not (line := one_line(error)):
             raise
-        where = error.filename or Path.cwd()
-        print(f"error: {where}: no room left on this disk; make some, and the same command goes on", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
 
 

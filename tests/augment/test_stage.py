@@ -1,5 +1,6 @@
 """Stored copies are what the manifest describes, and only training pictures have some."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,13 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
+import synthetic_boxes
 import tiny
 from conftest import Project
+from headstart.augment.stage import group_annotations
 from headstart.augment.transforms import sample_transform, transform_image
 from headstart.base.files import sha256_file
+from headstart.base.manifest import Annotation
 from pictures import difference
 
 
@@ -82,3 +86,28 @@ def test_no_copies(tmp_path: Path) -> None:
     originals = tiny.manifest(tmp_path, "split", "train").images
     assert tiny.manifest(tmp_path, "augment", "train").images == originals
     assert (tmp_path / "stages/augment/images").is_dir(), "DVC wants every out to be there"
+
+
+class CountingTuple(tuple[Annotation, ...]):
+    """Counts how many of its items are looked at."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[Annotation]:
+        for item in super().__iter__():
+            self.seen += 1
+            yield item
+
+
+def test_twenty_thousand_boxes_are_looked_at_once() -> None:
+    """Not once for each of 4,000 pictures."""
+    names, per_picture = ("cat",), 5
+    truth = synthetic_boxes.manifest([[("cat", (1.0, 1.0, 9.0, 9.0))] * per_picture] * 4000, names)
+    counted = CountingTuple(reversed(truth.annotations))
+    grouped = group_annotations(truth.model_copy(update={"annotations": counted}))
+    assert counted.seen == 20_000
+    assert list(grouped) == [image.id for image in truth.images]
+    for image_id in (1, 777, 4000):
+        last = per_picture * image_id
+        assert [annotation.id for annotation in grouped[image_id]] == list(range(last, last - per_picture, -1))
+    assert group_annotations(synthetic_boxes.manifest([[], []])) == {1: [], 2: []}

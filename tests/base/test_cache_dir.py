@@ -16,7 +16,16 @@ from conftest import Project
 from engine.test_input_spec import input_spec
 from engine.test_pixels import stored
 from headstart import cli
-from headstart.base.cache_dir import CACHE_KINDS, format_size, list_entries, remove_entries, write_entry_file
+from headstart.base.cache_dir import (
+    CACHE_KINDS,
+    cache_budget,
+    format_size,
+    list_entries,
+    make_room,
+    mark_used,
+    remove_entries,
+    write_entry_file,
+)
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image
 from headstart.engine.pixels import load_pixels, read_pixels
@@ -37,7 +46,7 @@ def test_all_that_a_pipeline_cached_is_listed(project: Project) -> None:
     by_kind = {kind: [entry for entry in found if entry.kind == kind] for kind in CACHE_KINDS}
     assert sorted(entry.count for entry in by_kind["pixels"]) == [6, 6, 12]
     (embeddings,) = by_kind["embeddings"]
-    assert embeddings.count == 36, "originals, copies, val and test"
+    assert embeddings.count == 30, "originals, copies and val"
     assert embeddings.description.startswith("test_efficientnet (weights ")
     assert "), 32 px squash, cpu " in embeddings.description
     assert not by_kind["checkpoints"], "the stages ended well"
@@ -114,7 +123,7 @@ def test_a_stage_goes_on_while_all_is_cleared(tmp_path: Path, capfd: pytest.Capt
         assert np.array_equal(load_pixels(images, tmp_path, input_spec(), "decode"), expected)
         rows = write_cached_rows(folder, ["x", "y"], torch.full((2, 3), float(turn)))
         assert rows["x"].tolist() == [turn] * 3
-        assert set(read_cached_rows(folder)) <= {"x", "y"}
+        assert set(read_cached_rows(folder, ["x", "y"])) <= {"x", "y"}
         checkpoints = Checkpoints.for_stage(tmp_path, "fine-tune", "facts")
         checkpoints.save({"turn": turn}, turn)
         assert checkpoints.load() in (None, {"turn": turn})
@@ -140,7 +149,7 @@ for turn in range(40):
     assert all(np.array_equal(row, read_pixels(root / i.file_name, input_spec())) for row, i in zip(loaded, changed))
     written = write_cached_rows(root / f".cache/embeddings/{turn}", ["x", "y"], torch.full((2, 3), float(turn)))
     assert {name: row.tolist() for name, row in written.items()} == {"x": [turn] * 3, "y": [turn] * 3}
-    read = read_cached_rows(root / f".cache/embeddings/{turn}")
+    read = read_cached_rows(root / f".cache/embeddings/{turn}", ["x", "y"])
     assert {name: row.tolist() for name, row in read.items()} == {"x": [turn] * 3, "y": [turn] * 3}
 assert not other or os.waitpid(other, 0)[1] == 0
 os._exit(0)  # without tearing torch down
@@ -206,3 +215,60 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> No
     os.utime(part, (1000, 1000))
     remove_entries(tmp_path)
     assert not part.exists()
+
+
+def entry(root: Path, kind: str, key: str, size: int, last_used: float) -> Path:
+    folder = root / ".cache" / kind / key
+    folder.mkdir(parents=True)
+    for name, count in (("about.txt", 0), ("pixels.npy", size)):
+        (folder / name).write_bytes(bytes(count))
+        os.utime(folder / name, (last_used, last_used))
+    return folder
+
+
+def test_what_was_used_least_recently_makes_room(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One budget for all kinds; a use renews an entry, whatever its age."""
+    old = entry(tmp_path, "pixels", "a", 3000, 1000)
+    older = entry(tmp_path, "embeddings", "b", 3000, 900)
+    oldest_but_used = entry(tmp_path, "activations", "c", 3000, 800)
+    checkpoints = entry(tmp_path, "checkpoints/fine-tune", "d", 3000, 700)
+    new = tmp_path / ".cache/embeddings/new"
+    with cache_budget(tmp_path, 11_000 / 1e9):
+        mark_used(oldest_but_used, "used")
+        make_room(new, 1000)
+        assert not checkpoints.exists()
+        assert all(folder.is_dir() for folder in (old, older, oldest_but_used))
+        make_room(new, 4000)
+        assert not older.exists()
+        assert old.is_dir()
+    said = capfd.readouterr().err.splitlines()
+    assert (
+        said
+        == ["cache: 1 entry of .cache removed (3.0 kB), used least recently, to stay within train.cache_gb: 1.1e-05"]
+        * 2
+    )
+    assert not list((tmp_path / ".cache").glob("cleared-*"))
+    with cache_budget(tmp_path, 4000 / 1e9):
+        pass
+    assert not old.exists(), "at the end of a stage too"
+    assert oldest_but_used.is_dir()
+
+
+def test_what_the_process_uses_and_what_it_writes_stays(tmp_path: Path) -> None:
+    images, limit = stored(tmp_path), 1.5 * 5 * 48 * 48 * 3 / 1e9
+    with cache_budget(tmp_path, limit):
+        first = load_pixels(images, tmp_path, input_spec(), "decode")
+        load_pixels(images[::-1], tmp_path, input_spec(), "decode")
+        assert len(list_entries(tmp_path)) == 2
+    with cache_budget(tmp_path, limit):
+        load_pixels(images[::-1], tmp_path, input_spec(), "decode")
+        rows = write_cached_rows(tmp_path / ".cache/embeddings/abc", ["x"], torch.ones(1, 6000))
+        assert {entry.kind: entry.count for entry in list_entries(tmp_path)} == {"pixels": 5, "embeddings": 1}
+    assert rows["x"].sum() == 6000
+    assert np.array_equal(first[0], read_pixels(tmp_path / images[0].file_name, input_spec())), "still mapped"
+
+
+def test_without_a_budget_nothing_is_removed(tmp_path: Path) -> None:
+    old = entry(tmp_path, "pixels", "a", 3000, 1000)
+    make_room(tmp_path / ".cache/pixels/b", 10**15)
+    assert old.is_dir()

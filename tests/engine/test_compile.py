@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -130,6 +131,7 @@ def test_fine_tuning_gives_the_same_tensors_stopped_or_not(
     for name, tensor in eager.items():
         torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-3)
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
     saved, save = itertools.count(1), Checkpoints.save
 
     def killed(self: Checkpoints, state: dict[str, Any], number: int) -> None:

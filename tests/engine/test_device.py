@@ -18,12 +18,12 @@ from headstart.params.training import TrainParams
     [("auto", True, True), ("auto", False, False), ("fp32", True, False), ("bf16", True, True)],
 )
 def test_the_precision(monkeypatch: pytest.MonkeyPatch, precision: str, supported: bool, bf16: bool) -> None:
-    monkeypatch.setattr(device, "_computes_bf16", lambda device: supported)
+    monkeypatch.setattr(device, "computes_bf16", lambda device: supported)
     assert configure_torch(TrainParams.model_validate({"precision": precision}), 0).bf16 is bf16
 
 
 def test_bf16_that_the_machine_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_computes_bf16", lambda device: False)
+    monkeypatch.setattr(device, "computes_bf16", lambda device: False)
     with pytest.raises(UserError, match=r"params\.yaml: train\.precision: 'bf16': this machine .* use auto or fp32"):
         configure_torch(TrainParams(precision="bf16"), 0)
 

@@ -68,3 +68,7 @@ def test_boxes_go_to_the_input_and_back(resize: str) -> None:
     assert boxes_from_input(in_input, 160, 120, spec) == pytest.approx(boxes, abs=1e-3)
     if resize == "squash":
         assert in_input[0].tolist() == pytest.approx([36, 32, 60, 64])
+    else:  # a picture of 160 x 120 is 145 x 109 in the input's scale, of which 24 columns are cut off on the left
+        (beyond,) = boxes_to_input(np.array([[0, 40, 40, 80]], np.float32), 160, 120, spec)
+        assert beyond[0] == pytest.approx(-24, abs=1)
+        assert beyond[2] == pytest.approx(12, abs=1)

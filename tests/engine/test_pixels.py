@@ -10,7 +10,10 @@ import pytest
 import tiny
 from conftest import Project
 from engine.test_input_spec import input_spec
+from headstart.base.errors import UserError
 from headstart.base.manifest import Image
+from headstart.engine import pixels
+from headstart.engine.input_spec import InputSpec, Pixels
 from headstart.engine.pixels import load_pixels, load_pixels_or_lazy, read_pixels
 
 
@@ -107,9 +110,13 @@ def test_what_does_not_change_pixels_does_not_change_the_file(tmp_path: Path) ->
 def test_a_stage_that_fails_leaves_no_partial_file(tmp_path: Path) -> None:
     images = stored(tmp_path)
     (tmp_path / images[3].file_name).write_bytes(b"gone bad")
-    with pytest.raises(OSError, match="cannot identify image file"):
+    with pytest.raises(UserError, match=r"3\.png: cannot be decoded \(no picture\): it was changed after a stage"):
         load_pixels(images, tmp_path, input_spec(), "decode")
     assert not cached(tmp_path)
+    assert not list((tmp_path / ".cache/pixels").glob("*.part"))
+    (tmp_path / images[3].file_name).unlink()
+    with pytest.raises(UserError, match=r"3\.png: no such file; a stage stored it there: `dvc repro` stores it again"):
+        load_pixels(images, tmp_path, input_spec(), "decode")
     tiny.texture(3, 1).save(tmp_path / images[3].file_name)
     assert len(load_pixels(images, tmp_path, input_spec(), "decode")) == 5
 
@@ -117,3 +124,82 @@ def test_a_stage_that_fails_leaves_no_partial_file(tmp_path: Path) -> None:
 def test_the_pipeline_decodes_each_split_once(project: Project) -> None:
     sizes = sorted(np.load(path, mmap_mode="r").shape[0] for path in cached(project.root))
     assert sizes == [6, 6, 12]
+
+
+@pytest.mark.parametrize("row", [0, 3, 4])
+def test_a_flipped_byte_is_noticed_and_its_picture_decoded_anew(
+    tmp_path: Path, row: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = stored(tmp_path)
+    expected = load_pixels(images, tmp_path, input_spec(), "decode").copy()
+    (file,) = cached(tmp_path)
+    whole = file.read_bytes()
+    start = len(whole) - 5 * 4 - (5 - row) * 48 * 48 * 3
+    file.write_bytes(whole[: start + 1000] + bytes([whole[start + 1000] ^ 1]) + whole[start + 1001 :])
+    read: list[str] = []
+
+    def read_and_note(path: Path, spec: InputSpec) -> Pixels:
+        read.append(path.name)
+        return read_pixels(path, spec)
+
+    monkeypatch.setattr(pixels, "read_pixels", read_and_note)
+    assert np.array_equal(load_pixels(images, tmp_path, input_spec(), "decode"), expected)
+    assert read == [f"{row}.png"], "the others are kept"
+    said = capsys.readouterr().err.splitlines()
+    name = file.relative_to(tmp_path)
+    assert [line for line in said if "warning" in line] == [
+        f"warning: {name}: 1 of its 5 pictures is damaged; decoded anew"
+    ]
+    assert file.read_bytes() == whole
+    assert np.array_equal(load_pixels(images, tmp_path, input_spec(), "decode"), expected)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "by one byte", "emptied", "zeros", "longer", "header"])
+def test_a_file_that_is_not_whole_is_made_anew(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    images = stored(tmp_path)
+    expected = load_pixels(images, tmp_path, input_spec(), "decode").copy()
+    (file,) = cached(tmp_path)
+    whole = file.read_bytes()
+    damaged = {
+        "truncated": whole[: len(whole) // 2],
+        "by one byte": whole[:-1],
+        "emptied": b"",
+        "zeros": bytes(len(whole)),
+        "longer": whole + b"x",
+        "header": whole.replace(b"|u1", b"|i1", 1),
+    }
+    file.write_bytes(damaged[damage])
+    assert np.array_equal(load_pixels(images, tmp_path, input_spec(), "decode"), expected)
+    assert "pixels.npy: the file is damaged; decoded anew" in capsys.readouterr().err
+    assert file.read_bytes() == whole
+
+
+def test_checksums_that_are_damaged_cost_their_rows_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = stored(tmp_path)
+    expected = load_pixels(images, tmp_path, input_spec(), "decode").copy()
+    (file,) = cached(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-8] + bytes(8))
+    assert np.array_equal(load_pixels(images, tmp_path, input_spec(), "decode"), expected)
+    assert "2 of its 5 pictures are damaged; decoded anew" in capsys.readouterr().err
+
+
+def test_another_pillow_or_an_edit_of_the_code_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = stored(tmp_path)
+    load_pixels(images, tmp_path, input_spec(), "decode")
+    monkeypatch.setattr(pixels, "version", lambda _: "0.1")
+    load_pixels(images, tmp_path, input_spec(), "decode")
+    monkeypatch.setattr(pixels, "code_digest", lambda _: "edited")
+    load_pixels(images, tmp_path, input_spec(), "decode")
+    assert len(cached(tmp_path)) == 3
+
+
+def test_what_the_process_uses_already_counts(tmp_path: Path) -> None:
+    images, size = stored(tmp_path), 5 * 48 * 48 * 3
+    first = load_pixels_or_lazy(1.5 * size / 1e9, images, tmp_path, input_spec())
+    assert isinstance(first, np.memmap)
+    second = load_pixels_or_lazy(1.5 * size / 1e9, images[::-1], tmp_path, input_spec())
+    assert not isinstance(second, np.memmap), "both together are more than the limit"
+    assert np.array_equal(second[0:5], first[::-1])
+    assert isinstance(load_pixels_or_lazy(2.5 * size / 1e9, images[::-1], tmp_path, input_spec()), np.memmap)

@@ -49,7 +49,7 @@ def test_the_cards_of_both_tasks_have_data_training_confusion_matrix_and_speed(
         card = read_card(root)
         speed = tiny.read_json(root / "stages/export/speed.json")
         blocks = tiny.read_json(root / "stages/fine-tune/blocks.json")
-        frozen = [block for block in blocks if block["state"] == "frozen"]
+        frozen = [block for block in blocks if block["state"] == "frozen" and block["block"]]
         split = tiny.read_json(root / "stages/split/metrics.json")
         counts = " | ".join(str(split[name]["label.blue"]) for name in ("train", "val", "test"))
         for text in (
@@ -65,6 +65,33 @@ def test_the_cards_of_both_tasks_have_data_training_confusion_matrix_and_speed(
             pairs = file.read().split()[1:]
         row = [pairs.count(f"blue,{predicted}") for predicted in dict.fromkeys(["blue", "red", last])]
         assert f"| blue | {' | '.join(map(str, row))} |" in card
+
+
+def test_a_kept_head_is_said_at_the_top_and_nowhere_else(project: Project, detect_project: Project) -> None:
+    """Of one of the two projects fine-tuning made nothing better."""
+    kept = {}
+    for root in (project.root, detect_project.root):
+        metrics, card = tiny.read_json(root / "stages/evaluate/metrics.json"), read_card(root)
+        best = tiny.read_json(root / "stages/fine-tune/metrics.json")["best_epoch"]
+        kept[best == 0] = card
+        third_line = card.split("\n")[4]
+        assert (third_line == f"**{metrics.get('kept_head', {}).get('note')}**") == (best == 0)
+    assert kept[True].count("No epoch of fine-tuning beat the head alone; the head-only model was kept") == 1
+    assert "No epoch of fine-tuning" not in kept[False]
+
+
+def test_a_detectors_card_counts_outcomes_and_names_its_nms(detect_project: Project) -> None:
+    card, metrics = read_card(detect_project.root), tiny.read_json(detect_project.root / "stages/evaluate/metrics.json")
+    outcomes = metrics["test"]["outcomes"]
+    assert sum(outcomes.values()) > 0
+    assert (
+        f"; {outcomes['correct']} boxes correct, {outcomes['wrong_label']} with a wrong label, "
+        f"{outcomes['second_box']} second boxes on an object that has one already, "
+        f"{outcomes['nothing_there']} where nothing is, {outcomes['missed']} objects missed |\n"
+    ) in card
+    assert metrics["class_agnostic_nms"]["used"]
+    assert "| non-maximum suppression | across labels: of two boxes that overlap the lower-scoring one " in card
+    assert "(model.class_agnostic_nms: auto) |\n" in card
 
 
 def test_a_table_is_not_interrupted(project: Project, detect_project: Project) -> None:

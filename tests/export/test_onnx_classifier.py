@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from headstart.engine.device import Compute
 from headstart.engine.inference import run_inference
 from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import load_pixels, read_pixels
+from headstart.export.onnx_classifier import check_classifier_parity
 from headstart.export.predictor import ClassifierOutput, Predictor
 from headstart.models import classifier
 from headstart.models.backbone import create_backbone
 from headstart.models.file import read_model_file
+from headstart.params.root import ExportParams
 from tiny import export
 
 CPU = Compute(torch.device("cpu"), bf16=False)
@@ -114,6 +117,30 @@ def test_another_predicted_label_fails(root: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="agrees on 0 of 6 labels"):
         export(tiny.make_params(export={"tolerance": 100}), root)
     assert not (root / "stages/export/model.onnx").exists()
+
+
+def parity_of(root: Path, outputs: list[list[float]], expected: list[list[float]], tolerance: float = 1e-3) -> Any:
+    logits = np.array(outputs, np.float32)
+    return check_classifier_parity(
+        root / "stages/export",
+        ClassifierOutput(logits, logits),
+        np.array(expected, np.float32),
+        ExportParams(tolerance=tolerance),
+    )
+
+
+def test_two_labels_that_tie_are_no_failure(root: Path) -> None:
+    """The two highest logits of PyTorch are 0.0004 apart, and the outputs differ by 0.0003: rounding has the choice."""
+    parity = parity_of(root, [[0, 1.0001, 1.0002], [0, 3, 1]], [[0, 1.0004, 1], [0, 3, 1]])
+    assert (parity["pictures"], parity["same_label"], parity["ties"]) == (2, 1, 1)
+    assert parity["largest_logit_difference"] == pytest.approx(3e-4, rel=1e-2)
+    assert parity_of(root, [[0, 3, 1]], [[0, 3, 1]])["ties"] == 0
+    assert parity_of(root, [[2.0]], [[2.0]])["same_label"] == 1, "a single label"
+
+
+def test_labels_far_apart_are_no_tie_however_large_the_tolerance(root: Path) -> None:
+    with pytest.raises(UserError, match="agrees on 0 of 1 labels"):
+        parity_of(root, [[1.0, 1.03]], [[1.03, 1.0]], tolerance=1)
 
 
 @pytest.mark.usefixtures("onnx_kept")

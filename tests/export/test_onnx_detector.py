@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 import tiny
 from conftest import Project
 from headstart.base.errors import UserError
 from headstart.engine.input_spec import Pixels, boxes_from_input
-from headstart.engine.pixels import read_pixels
-from headstart.export.onnx_detector import check_detector_parity
+from headstart.engine.pixels import load_pixels, read_pixels
+from headstart.export.onnx_detector import check_detector_parity, write_detector_model
 from headstart.export.predictor import DetectorOutput, Predictor
+from headstart.models.file import read_model_file
 from headstart.params.root import ExportParams
 from tiny import export
 
@@ -43,7 +46,7 @@ def test_the_evaluated_boxes_are_those_of_the_exported_model(detect_project: Pro
 
 def test_parity_is_written_down(detect_project: Project) -> None:
     parity = tiny.read_json(detect_project.root / "stages/export/parity.json")
-    assert parity["pictures"] == 4
+    assert parity["pictures"] == 5
     assert parity["same_box"] == parity["boxes"]
     assert parity["largest_difference_in_pixels"] < 0.01
 
@@ -106,3 +109,45 @@ def test_a_box_at_the_limit_of_nms_may_be_missing(detect_project: Project, tmp_p
     assert (result["boxes"], result["same_box"], result["largest_difference_in_pixels"]) == (3, 2, 0)
     with pytest.raises(UserError, match="of 3 boxes of the PyTorch and the ONNX model, 1 have no counterpart"):
         parity(3.5)
+
+
+def test_a_box_of_another_label_is_at_the_limit_only_of_nms_across_labels(
+    detect_project: Project, tmp_path: Path
+) -> None:
+    corners = np.array([[[0, 0, 10, 10], [2.5, 0, 12.5, 10]]], np.float32)
+
+    def output(*scores: float) -> DetectorOutput:
+        return DetectorOutput(corners, np.array([scores], np.float32), np.array([[0, 1]]))
+
+    def parity(across: bool) -> dict[str, Any]:
+        both = (output(0.9, 0), output(0.9, 0.8))
+        return check_detector_parity(folder, *both, 0.5, 0.6, ExportParams(), class_agnostic_nms=across)
+
+    folder = tmp_path / "export"
+    shutil.copytree(detect_project.root / "stages/export", folder)
+    assert parity(True)["boxes"] == 3
+    with pytest.raises(UserError, match="1 have no counterpart"):
+        parity(False)
+
+
+def test_the_exported_graph_suppresses_across_labels(detect_project: Project, tmp_path: Path) -> None:
+    """Both exports of one network: across labels no two boxes of a picture overlap by more than the limit, 0.6."""
+    tensors, spec = read_model_file(detect_project.root / "stages/train-head/model.safetensors")
+    for name, tensor in tensors.items():  # every location is of both labels
+        if name.endswith("cls_logits.bias"):
+            tensor.fill_(0.5)
+    test = tiny.manifest(detect_project.root, "split", "test").images
+    pixels = load_pixels(test, detect_project.root, spec.input, "decode")
+    most = {}
+    for across in (False, True):
+        folder = tmp_path / str(across)
+        folder.mkdir()
+        expected, nms_iou = write_detector_model(folder, tensors, spec, pixels, class_agnostic_nms=across)
+        shutil.copyfile(detect_project.root / "stages/export/labels.json", folder / "labels.json")
+        outputs = Predictor(folder).detector_output(pixels)
+        assert (outputs.labels == expected.labels).mean() > 0.95, "but for boxes of the same score"
+        overlaps = [box_iou(boxes, boxes).fill_diagonal_(0).max() for boxes in torch.from_numpy(outputs.boxes)]
+        most[across] = max(map(float, overlaps))
+        assert set(outputs.labels[outputs.scores > 0].tolist()) == {0, 1}
+    assert most[True] <= nms_iou + 1e-5
+    assert most[False] > 0.99

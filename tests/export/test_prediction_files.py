@@ -1,7 +1,10 @@
 """`headstart predict`: files, folders, broken pictures, for people and for programs; boxes drawn."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from headstart.base.errors import UserError
 from headstart.cli import app
 from headstart.export.prediction_files import find_images, save_images_with_boxes, to_text
 from headstart.export.predictor import DetectedBox, FilePrediction
+from headstart.fetch.sources import paths as fetch_paths
 from pictures import encoded
 
 
@@ -25,7 +29,9 @@ def predict(project: Project, *arguments: object) -> Any:
 
 
 def test_files_and_folders_are_found(tmp_path: Path) -> None:
-    for name in ("b/2.JPG", "b/1.png", "b/deep/3.webp", "b/notes.txt", "odd.name"):
+    """All suffixes that fetch reads; what systems and tools leave there is no picture."""
+    droppings = ("b/._1.png", "b/.hidden.jpg", "b/__MACOSX/1.png", "b/.thumbnails/1.png", "b/deep/@eaDir/3.webp")
+    for name in ("b/2.JPG", "b/1.png", "b/deep/3.webp", "b/4.heic", "b/5.jfif", "b/notes.txt", "odd.name", *droppings):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     images = find_images([tmp_path / "odd.name", tmp_path / "b"])
@@ -33,8 +39,38 @@ def test_files_and_folders_are_found(tmp_path: Path) -> None:
         "odd.name",
         "b/1.png",
         "b/2.JPG",
+        "b/4.heic",
+        "b/5.jfif",
         "b/deep/3.webp",
     ]
+    fetched = fetch_paths.list_pictures("folder", "b", tmp_path / "b")
+    assert images[1:] == fetched
+
+
+def test_a_linked_folder_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/1.png").touch()
+    (tmp_path / "real/loop").symlink_to(tmp_path / "real")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/linked").symlink_to(tmp_path / "real")
+    assert find_images([tmp_path / "data"]) == [tmp_path / "data/linked/1.png"]
+
+
+def test_a_name_that_is_not_utf8_is_printed(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    tiny.texture(1, 0).save(path)
+    for options in ((), ("--json",)):
+        done = predict(project, *options, tmp_path)
+        assert done.exit_code == 0
+        assert "caf\\udce9.png" in done.output.replace("\\\\", "\\")
+
+
+def test_a_pipe_is_not_read(project: Project, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.png")
+    tiny.texture(1, 0).save(tmp_path / "2.png")
+    done = predict(project, tmp_path)
+    assert done.exit_code == 1
+    assert done.output.splitlines()[0] == f"{tmp_path / '1.png'}: not read: not a file"
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
@@ -75,7 +111,7 @@ def test_a_picture_that_cannot_be_read_has_the_reason_and_the_others_are_predict
     tiny.texture(1, 0).save(tmp_path / "2.png")
     (tmp_path / "3.jpg").write_bytes(encoded(tiny.texture(2, 1), "JPEG")[:-200])
     (tmp_path / "4.png").touch()
-    (tmp_path / "5.png").mkdir()
+    (tmp_path / "5.png").symlink_to(tmp_path / "gone.png")
     done = predict(project, tmp_path)
     assert done.exit_code == 1
     lines = done.output.splitlines()
@@ -148,6 +184,41 @@ def test_pictures_of_one_name_stay_apart_and_unread_ones_are_left_out(tmp_path: 
     written = save_images_with_boxes([unread, *(predicted(path) for path in paths)], tmp_path / "out")
     assert [path.name for path in written] == ["a.jpg", "a~2.jpg", "a~3.jpg"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a~2.jpg", "a~3.jpg"]
+
+
+def test_no_file_is_replaced(tmp_path: Path) -> None:
+    """The output folder is the input's; its names are an input, a link to one, a dangling link, an earlier result."""
+    for name in ("a.jpg", "b.png"):
+        tiny.texture(1, 0).save(tmp_path / name)
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b~2.jpg").symlink_to(tmp_path / "gone.jpg")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    predictions = [predicted(tmp_path / name) for name in ("a.jpg", "b.png")]
+    assert [path.name for path in save_images_with_boxes(predictions, tmp_path)] == ["a~2.jpg", "b~3.jpg"]
+    assert [path.name for path in save_images_with_boxes(predictions, tmp_path)] == ["a~3.jpg", "b~4.jpg"]
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "gone.jpg").exists()
+
+
+def test_a_picture_that_is_gone_when_it_is_drawn_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.png: no such file; it was changed meanwhile: try again"):
+        save_images_with_boxes([predicted(tmp_path / "gone.png")], tmp_path / "out")
+
+
+def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "from headstart.export.prediction_files import save_images_with_boxes;"
+        "from headstart.export.predictor import FilePrediction;"
+        f"folder = Path({str(tmp_path)!r});"
+        "save_images_with_boxes([FilePrediction({}, (), path=folder / 'a.png')], folder)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "OSError" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_classifier_has_nothing_to_draw(project: Project, tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from headstart.base.code_digest import source_files
 from headstart.base.errors import UserError
 from headstart.base.files import sha256_file
 from headstart.base.manifest import Image
 from headstart.engine.device import Compute
 from headstart.engine.inference import INFERENCE_BATCH
 from headstart.engine.input_spec import InputSpec
-from headstart.features.embeddings import FrozenBackbone, compute_activations, compute_embeddings
+from headstart.engine.pixels import PIXEL_MODULES
+from headstart.features.embeddings import ROW_CODE, FrozenBackbone, compute_activations, compute_embeddings
 from headstart.models.backbone import create_backbone
+from test_dvc import closure, file_of
 
 FP32 = Compute(torch.device("cpu"), bf16=False)
 SPEC = InputSpec(size=32, resize="squash", interpolation="bicubic", crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -159,14 +162,21 @@ def test_features_do_not_depend_on_other_pictures_or_order(tmp_path: Path, bf16:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("depth", [1, 4, -1])
-def test_features_computed_from_activations_are_the_same(tmp_path: Path, depth: int, bf16: bool) -> None:
-    images, compute = stored(tmp_path), Compute(torch.device("cpu"), bf16=bf16)
+@pytest.mark.parametrize("cpu_kernels", [False, True])
+@pytest.mark.parametrize(("name", "size", "depth"), [(tiny.TRUNK, 32, 1), (tiny.TRUNK, 32, -1), ("test_vit", 160, 1)])
+def test_features_computed_from_activations_are_the_same(
+    tmp_path: Path, name: str, size: int, depth: int, cpu_kernels: bool, bf16: bool
+) -> None:
+    """Head training gives the same features whatever `fine_tune.cache_frozen` is.
+
+    Without our kernels, blocks of a transformer end in fp32 in bf16 autocast too; their activations are cached in bf16.
+    """
+    images, compute = stored(tmp_path, 3), Compute(torch.device("cpu"), bf16=bf16, cpu_kernels=cpu_kernels)
     torch.manual_seed(0)
-    network = create_backbone(tiny.TRUNK)
+    network, spec = create_backbone(name), SPEC.model_copy(update={"size": size})
     direct, from_activations = (
-        compute_embeddings(images, FrozenBackbone(lambda: network, name, SPEC, compute, tmp_path), depth=blocks)
-        for name, blocks in (("one", 0), ("other", depth))
+        compute_embeddings(images, FrozenBackbone(lambda: network, key, spec, compute, tmp_path), depth=blocks)
+        for key, blocks in (("one", 0), ("other", depth))
     )
     assert torch.equal(direct, from_activations)
     assert len(list((tmp_path / ".cache/activations").iterdir())) == 1
@@ -207,7 +217,7 @@ def test_activations_beyond_the_limit_are_an_error(tmp_path: Path) -> None:
     assert len(compute_activations(images, backbone(1e-6), depth=3)) == 6, "they are cached"
 
 
-def test_a_broken_file_of_the_cache_is_computed_again(tmp_path: Path) -> None:
+def test_a_broken_file_of_the_cache_is_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = stored(tmp_path)
     first = embed(images, tmp_path)
     (file,) = (tmp_path / ".cache/embeddings").rglob("*.safetensors")
@@ -218,6 +228,54 @@ def test_a_broken_file_of_the_cache_is_computed_again(tmp_path: Path) -> None:
         assert torch.equal(embed(images, tmp_path), first)
         assert sum(RUN) == 6
         assert file.read_bytes() == whole
+        said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert said == [f"warning: {file.relative_to(tmp_path)}: the file is damaged; computed anew"]
+
+
+@pytest.mark.parametrize("row", [0, 5])
+def test_a_flipped_byte_costs_only_its_own_picture(
+    tmp_path: Path, row: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = stored(tmp_path)
+    first = embed(images, tmp_path)
+    (file,) = (tmp_path / ".cache/embeddings").rglob("*.safetensors")
+    whole = bytearray(file.read_bytes())
+    whole[whole.index(first[row].numpy().tobytes()) + 5] ^= 1
+    file.write_bytes(whole)
+    RUN.clear()
+    assert torch.equal(embed(images, tmp_path), first)
+    assert sum(RUN) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert said == [f"warning: {file.relative_to(tmp_path)}: 1 of its 6 rows are damaged; computed anew"]
+    assert torch.equal(embed(images, tmp_path), first)
+    assert sum(RUN) == 1, "the file was replaced"
+    assert not capsys.readouterr().err
+
+
+def test_every_byte_of_a_file_counts(tmp_path: Path) -> None:
+    """Wherever a byte is flipped: the same features, by way of the checksums or of an unreadable file."""
+    images = stored(tmp_path, 2)
+    first = embed(images, tmp_path)
+    (file,) = (tmp_path / ".cache/embeddings").rglob("*.safetensors")
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        for left in file.parent.glob("*.safetensors"):
+            left.unlink()
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        assert torch.equal(embed(images, tmp_path), first), place
+
+
+def test_the_key_holds_the_code_that_makes_rows() -> None:
+    """All that these modules import, except what only holds data or stands on the backbone, is in the key."""
+    data = ("headstart.base", "headstart.params", "headstart.models.file", "headstart.models.heads")
+    starts = ["features.embeddings", "models.pretrained", "models.detector_parts", "engine.cpu.optimize"]
+    imported = {module for start in starts for module in closure(f"headstart.{start}")}
+    computing = {module for module in imported if not module.startswith(data) and module.count(".") > 1}
+    covered = {path for name in ROW_CODE for path in source_files(name)}
+    assert {module for module in computing if file_of(module) not in covered} == set()
+    assert {file_of(module) for module in PIXEL_MODULES} >= {
+        file_of(module) for module in closure("headstart.engine.input_spec") if module.count(".") > 1
+    }
 
 
 def test_a_broken_file_costs_only_its_own_pictures(tmp_path: Path) -> None:
@@ -235,7 +293,7 @@ def test_a_stage_that_fails_loses_at_most_the_last_shard(tmp_path: Path, monkeyp
     monkeypatch.setattr("headstart.features.embeddings.BATCHES_PER_SHARD", 1)
     images = stored(tmp_path, 2 * INFERENCE_BATCH)
     (tmp_path / images[-1].file_name).rename(tmp_path / "away.png")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="no such file"):
         embed(images, tmp_path)
     (tmp_path / "away.png").rename(tmp_path / images[-1].file_name)
     RUN.clear()

@@ -77,37 +77,63 @@ def test_boxes_made_at_another_scale_are_scaled() -> None:
     assert converted.clipped == 0
 
 
+def test_boxes_beyond_the_size_of_a_smaller_copy_reject_their_picture() -> None:
+    """The size is of the copy and the boxes are of the picture: none of them may be scaled."""
+    boxes = (SourceBox("a", 6, 4, 21, 12), SourceBox("b", 20, 4, 50, 12, where="a.xml: line 9"))
+    with pytest.raises(PictureError) as caught:
+        convert_boxes(source_image(*boxes, frame=(30, 20)), picture_with_patch())
+    assert str(caught.value) == (
+        "a.xml: line 9: box of 'b': it ends at 50, 12, beyond its annotation's picture of 30 x 20 pixels; this one "
+        "has 60 x 40: correct the size there"
+    )
+    rounded = source_image(SourceBox("a", 10, 4, 30.4, 12), frame=(30, 20))
+    assert convert_boxes(rounded, picture_with_patch()).boxes == (("a", (20, 8, 40, 16), False),)
+
+
 def test_boxes_of_another_picture_are_rejected() -> None:
     with pytest.raises(PictureError, match="for a picture of 80 x 80 pixels, this one has 60 x 40"):
         convert_boxes(source_image(SourceBox("a", 1, 1, 2, 2), frame=(80, 80)), picture_with_patch())
 
 
-def test_boxes_beyond_the_picture_are_cut_and_empty_ones_dropped() -> None:
-    boxes = (
-        SourceBox("a", -5, -5, 70, 20),
-        SourceBox("b", 3, 3, 3, 9),
-        SourceBox("c", 70, 3, 80, 9),
-        SourceBox("d", float("nan"), 0, 1, 1),
-    )
+def test_boxes_beyond_the_picture_are_cut() -> None:
+    boxes = (SourceBox("a", -5, -5, 70, 20), SourceBox("b", 3, 3, 60.4, 9))
     converted = convert_boxes(source_image(*boxes), picture_with_patch())
-    assert converted.boxes == (("a", (0, 0, 60, 20), False),)
-    assert converted.clipped == 1
-    assert [text.split("'")[1] for text in converted.dropped] == ["b", "c", "d"]
+    assert converted.boxes == (("a", (0, 0, 60, 20), False), ("b", (3, 3, 57, 6), False))
+    assert converted.clipped == 1, "less than half a pixel is rounding"
+
+
+@pytest.mark.parametrize(
+    ("corners", "problem"),
+    [
+        ((3, 3, 3, 9), "3, 3, 3, 9 has no area within the picture of 60 x 40"),
+        ((70, 3, 80, 9), "70, 3, 80, 9 has no area within the picture of 60 x 40"),
+        ((9, 9, 4, 12), "9, 9, 4, 12 has no area within the picture of 60 x 40"),
+        ((5, 5, 5.0001, 9), "5, 5, 5.0001, 9 has no area within the picture of 60 x 40"),
+        ((float("nan"), 0, 1, 1), "a corner of nan, 0, 1, 1 is not a finite number"),
+    ],
+)
+def test_an_unusable_box_rejects_its_picture(corners: tuple[float, float, float, float], problem: str) -> None:
+    boxes = (SourceBox("a", 1, 2, 11, 12), SourceBox("b", *corners, crowd=False, where="a.xml: line 12"))
+    with pytest.raises(PictureError) as caught:
+        convert_boxes(source_image(*boxes), picture_with_patch())
+    assert (caught.value.kind, str(caught.value)) == ("box", f"a.xml: line 12: box of 'b': {problem}")
 
 
 NUMBER = st.floats(width=32)
 
 
 @given(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER), st.sampled_from([None, (1, 1), SIZE]))
-def test_every_box_is_inside_or_dropped(
+def test_every_box_is_inside_or_rejects_its_picture(
     corners: tuple[float, float, float, float], frame: tuple[float, float] | None
 ) -> None:
-    converted = convert_boxes(source_image(SourceBox("a", *corners), frame=frame), picture_with_patch())
-    assert len(converted.boxes) + len(converted.dropped) == 1
-    for _, (x, y, width, height), _ in converted.boxes:
-        assert x >= 0
-        assert y >= 0
-        assert width >= 0
-        assert height >= 0
-        assert x + width <= 60.002
-        assert y + height <= 40.002
+    try:
+        converted = convert_boxes(source_image(SourceBox("a", *corners), frame=frame), picture_with_patch())
+    except PictureError:
+        return
+    ((_, (x, y, width, height), _),) = converted.boxes
+    assert x >= 0
+    assert y >= 0
+    assert width > 0
+    assert height > 0
+    assert x + width <= 60.002
+    assert y + height <= 40.002

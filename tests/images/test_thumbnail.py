@@ -25,5 +25,11 @@ def test_a_higher_quality_is_nearer() -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"x\.png: no such file; the pictures come from fetch: dvc repro"):
+    with pytest.raises(UserError, match=r"x\.png: no such file; .*`dvc repro` stores it again"):
         read_rgb(tmp_path / "x.png")
+
+
+def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.png", encoded(picture(size=(200, 200)))[:-400])
+    with pytest.raises(UserError, match=r"x\.png: cannot be decoded \(.*`dvc repro` stores it again"):
+        read_rgb(path)

@@ -103,7 +103,11 @@ def test_probabilities_and_their_temperature() -> None:
 
 def test_validation_metrics() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
-    metrics = classifier.compute_val_metrics(logits, torch.tensor([0, 1, 1, 1]))
+    targets = torch.tensor([0, 1, 1, 1])
+    metrics = classifier.compute_val_metrics(logits, targets)
     assert metrics["val_accuracy"] == 0.75
-    expected = classifier.loss(logits, torch.tensor([0, 1, 1, 1]), None, 0).item()
-    assert metrics["val_loss"] == pytest.approx(expected)
+    assert metrics["val_loss"] == pytest.approx(classifier.loss(logits, targets, None, 0).item())
+    weighted = classifier.compute_val_metrics(logits, targets, torch.tensor([3.0, 1.0]))
+    losses = torch.stack([classifier.loss(logits[[n]], targets[[n]], None, 0) for n in range(4)])
+    assert weighted["val_loss"] == pytest.approx((3 * losses[0] + losses[1:].sum()).item() / 6)
+    assert weighted["val_accuracy"] == 0.75

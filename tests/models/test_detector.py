@@ -13,6 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops import MultiScaleRoIAlign
 
+import synthetic_boxes
 import tiny
 from conftest import Project
 from headstart.engine.input_spec import InputSpec
@@ -183,6 +184,18 @@ def test_crowds_are_no_targets_and_a_picture_may_have_no_box(detect_project: Pro
     assert any(len(each) == 0 for each in targets)
     assert detector.pad_targets(targets).shape == (16, 2, 5)
     assert detector.pad_targets([torch.zeros(0, 5)] * 2).tolist() == [[[-1] * 5]] * 2
+
+
+def test_a_box_that_the_crop_cuts_stays() -> None:
+    """Of a picture of 200 x 160 the input shows 120 columns from the 40th on, 1.25 times smaller than the picture."""
+    cropped = INPUT.model_copy(update={"resize": "crop", "crop": 0.75})
+    inside, cut, sliver, outside = ((90.0, 70, 20, 20), (20.0, 70, 50, 20), (0.0, 70, 40.5, 20), (0.0, 70, 30, 20))
+    truth = synthetic_boxes.manifest([[("cat", inside), ("dog", cut), ("cat", sliver), ("cat", outside)]])
+    (targets,) = detector.encode_targets(truth, cropped)
+    assert targets[:, 0].tolist() == [0, 1]
+    assert targets[1, [1, 2, 3, 4]].tolist() == pytest.approx([0, 40, 24, 56], abs=1)
+    (whole,) = detector.encode_targets(truth, INPUT)
+    assert len(whole) == 4
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -1,5 +1,6 @@
 """A model file: tensors, a spec, and the same bytes for the same model."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,17 @@ def _refused(path: Path) -> None:
     with pytest.raises(UserError, match=r"m\.safetensors: not a headstart model \(.+\); run `dvc repro`") as caught:
         read_model_file(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing(tmp_path: Path) -> None:
+    """safetensors' own writer raises an error of its own, which nobody would take for a full disk."""
+    (tmp_path / "model.safetensors").write_bytes(b"before")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_model_file(tmp_path / "model.safetensors", {"a": torch.ones(5000)}, SPEC)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert (tmp_path / "model.safetensors").read_bytes() == b"before"

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from headstart.base.errors import UserError
-from headstart.models.freeze import block_table, freeze_blocks, list_blocks, resolve_freeze_depth, set_train_mode
+from headstart.models.freeze import (
+    block_table,
+    freeze_blocks,
+    list_blocks,
+    resolve_freeze_depth,
+    set_train_mode,
+    table_of_kept_epoch,
+)
 
 NAMES = ["test_efficientnet", "test_resnet", "test_byobnet", "test_vit", "test_convnext", "resnetv2_18", "densenet121"]
 
@@ -112,3 +119,7 @@ def test_the_table_of_blocks() -> None:
     assert [row[3] for row in rows] == ["frozen"] * 2 + ["trains"] * 5
     assert rows[0] == ("0", "conv_stem", 24 * 3 * 9 + 2 * 24, "frozen")
     assert rows[-1] == ("", "head", 256 * 3 + 3, "trains")
+    kept = table_of_kept_epoch(rows, 4, 3)
+    assert [row[3] for row in kept] == ["frozen"] * 4 + ["trains"] * 3
+    assert [row[:3] for row in kept] == [row[:3] for row in rows]
+    assert [row[3] for row in table_of_kept_epoch(rows, 6, 0)] == ["frozen"] * 7

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from headstart.base.errors import UserError
-from headstart.params.fetch import SOURCE_KINDS, SourceParams
+from headstart.params.fetch import SOURCE_KINDS, SourceParams, YoloParams
 from headstart.params.reader import load_params
 
 RECIPE = Path(__file__).parents[2] / "recipes/solar-cells.yaml"
@@ -36,6 +36,10 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
         {"coco": {"images": "data/x", "annotations": "data/x.json"}},
         {"voc": {"images": "data/x", "annotations": "data/y"}},
         {"yolo": {"images": "data/x", "labels": "data/y", "names": "data/data.yaml"}},
+        {"cvat": {"images": "data/x", "annotations": "data/annotations.xml"}},
+        {"label_studio": {"images": "data/x", "annotations": "data/export.json"}},
+        {"labelme": {"images": "data/x"}},
+        {"via": {"images": "data/x", "annotations": "data/via.json", "attribute": "kind"}},
         {"mosaic": {"table": "data/solar-cells.csv", "boxes": ["defective"], "scenes": 150}},
     ]
     kinds = [loaded(tmp_path, {"sources": [source]}).kinds() for source in sources]
@@ -95,7 +99,20 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
             {"stanford_dogs": {"base_url": "s3://bucket"}},
             "fetch.sources.0.stanford_dogs.base_url: 's3://bucket': string should match pattern",
         ),
-        ({"yolo": {"images": "a", "labels": "b"}}, "fetch.sources.0.yolo.names: missing; add it"),
+        (
+            {"yolo": {"images": "a", "labels": "b"}},
+            "fetch.sources.0.yolo: names: missing; give images, labels and names, or the export's folder as one path",
+        ),
+        (
+            {"yolo": {"data": "a", "names": "b"}},
+            "fetch.sources.0.yolo: data: is the whole set; take out images, labels and names",
+        ),
+        ({"yolo": ""}, "fetch.sources.0.yolo.data: '': string should have at least 1 character"),
+        (
+            {"yolo": {"data": "a", "task": "classify"}},
+            "fetch.sources.0.yolo.task: 'classify': input should be 'detect', 'segment', 'pose' or 'obb'",
+        ),
+        ({"via": {"images": "a"}}, "fetch.sources.0.via.annotations: missing; add it"),
         ({"coco": "data/x.json"}, "fetch.sources.0.coco: 'data/x.json': input should be a valid dictionary"),
     ],
 )
@@ -109,3 +126,9 @@ def test_a_mistake_is_one_line(tmp_path: Path, source: dict[str, Any], line: str
 def test_limits_of_downloads(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"fetch\.downloads\.per_host: 0: input should be greater than or equal to 1"):
         loaded(tmp_path, {"sources": [{"folder": "a"}], "downloads": {"per_host": 0}})
+
+
+def test_a_yolo_export_is_one_path(tmp_path: Path) -> None:
+    source = loaded(tmp_path, {"sources": [{"yolo": "data/export"}]})
+    assert source.yolo == YoloParams(data="data/export")
+    assert source.kinds() == ["yolo"]

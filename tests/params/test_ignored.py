@@ -55,6 +55,10 @@ def test_a_detectors(tmp_path: Path, edits: dict[str, Any], line: str) -> None:
         ({"augment.mosaic": 0.5}, "augment.mosaic: 0.5: only for task: detect; give 0"),
         ({"model.pyramid": 128}, "model.pyramid: 128: only for task: detect; take it out"),
         (
+            {"model.class_agnostic_nms": True},
+            "model.class_agnostic_nms: true: only for task: detect; give 'auto', or take it out",
+        ),
+        (
             ALL_FROZEN,
             "fine_tune.layer_decay: 0.9: with freeze_depth: -1 no block of the backbone trains; give 1, or another",
         ),

@@ -38,7 +38,11 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
         assert name in given, f"{name} cannot be found by who reads params.yaml"
         section = field.annotation
         for key, inner in getattr(section, "model_fields", {}).items():
-            of_a_detector = f"{name}.{key}" in ("model.pyramid", "augment.mosaic")
+            of_a_detector = f"{name}.{key}" in (
+                "model.pyramid",
+                "model.class_agnostic_nms",
+                "augment.mosaic",
+            )
             assert (inner.alias or key) in given[name] or name == "fetch" or of_a_detector, f"{name}.{key}"
 
 
@@ -53,6 +57,10 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
         (("detector: fcos", "detector: zzz"), "model.detector: 'zzz': no such detector; known are fcos, "),
         (("detector: fcos", "detector: ''"), "model.detector: missing; give one of fcos, "),
         (
+            ("class_agnostic_nms: auto", "class_agnostic_nms: sometimes"),
+            "model.class_agnostic_nms: 'sometimes': ",
+        ),
+        (
             ("detector: fcos", "detector: ssd300_vgg16"),
             "model: ssd300_vgg16 has a backbone of its own, not 'tf_efficientnet_lite0'",
         ),
@@ -61,3 +69,12 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
 def test_a_detectors_mistakes(tmp_path: Path, edit: tuple[str, str], line: str) -> None:
     assert edit[0] in DETECTOR_RECIPE
     assert error_line(write_params(tmp_path, DETECTOR_RECIPE.replace(*edit))).startswith(line)
+
+
+@pytest.mark.parametrize("value", ["auto", "true", "false"])
+def test_nms_across_labels_is_a_choice_of_three(tmp_path: Path, value: str) -> None:
+    text = DETECTOR_RECIPE.replace("class_agnostic_nms: auto", f"class_agnostic_nms: {value}")
+    given = load_params(write_params(tmp_path, text)).model.class_agnostic_nms
+    assert given == {"auto": "auto", "true": True, "false": False}[value]
+    default = "\n".join(line for line in DETECTOR_RECIPE.splitlines() if "class_agnostic_nms" not in line)
+    assert load_params(write_params(tmp_path, default)).model.class_agnostic_nms == "auto"

@@ -43,6 +43,48 @@ def test_a_mistake_is_one_line(tmp_path: Path, key: str, value: object, line: st
     assert error_line(edit_params(tmp_path, {key: value})).startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("edits", "line"),
+    [
+        (
+            {"train_head.batch_size": 1, "model.head.batch_norm": True},
+            "train_head.batch_size: 1: model.head.batch_norm: true needs two pictures in a batch; give 2 or more, or "
+            "model.head.batch_norm: false",
+        ),
+        (
+            {"fine_tune.batch_size": 1, "model.head.batch_norm": True},
+            "fine_tune.batch_size: 1: model.head.batch_norm: true needs two pictures in a batch",
+        ),
+        (
+            {"fine_tune.batch_size": 1, "fine_tune.batch_norm": "update"},
+            "fine_tune.batch_size: 1: fine_tune.batch_norm: update needs two pictures in a batch; give 2 or more, or "
+            "fine_tune.batch_norm: fixed",
+        ),
+    ],
+)
+def test_a_batch_norm_that_trains_needs_two_pictures_in_a_batch(
+    tmp_path: Path, edits: dict[str, object], line: str
+) -> None:
+    assert error_line(edit_params(tmp_path, edits)).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"train_head.batch_size": 1, "fine_tune.batch_size": 1},
+        {"train_head.batch_size": 1, "fine_tune.batch_norm": "update"},
+        {
+            "fine_tune.batch_size": 1,
+            "fine_tune.batch_norm": "update",
+            "fine_tune.freeze_depth": -1,
+            "fine_tune.layer_decay": 1,
+        },
+    ],
+)
+def test_batches_of_one_where_no_batch_norm_trains(tmp_path: Path, edits: dict[str, object]) -> None:
+    load_params(edit_params(tmp_path, edits))
+
+
 def test_both_ways_to_balance_are_one_too_many(tmp_path: Path) -> None:
     text = RECIPE.replace("class_weights: none", "class_weights: balanced", 1)
     text = text.replace("sampling: shuffled", "sampling: balanced", 1)

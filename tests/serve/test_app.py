@@ -86,7 +86,10 @@ def test_a_probability_of_nan_is_an_error_and_the_next_picture_is_predicted() ->
 
 
 def test_another_host_name_is_rejected(detector_client: TestClient) -> None:
-    assert detector_client.get("/health", headers={"Host": "evil.example"}).status_code == 400
+    response = detector_client.get("/health", headers={"Host": "evil.example:8000"})
+    assert response.status_code == 400
+    said = "evil.example: not a name of this server; if it is, start it with --allow-host evil.example"
+    assert response.json() == {"detail": said}
 
 
 def test_model_info(client: TestClient, project: Project) -> None:

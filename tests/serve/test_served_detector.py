@@ -17,6 +17,8 @@ from headstart.serve.model_info import load_model_info
 from headstart.serve.server import create_model_app
 from pages import ONNXRUNTIME_WEB, predict, predictions, serve_app, serve_folder
 
+OUTCOMES = {"correct": 2, "wrong_label": 1, "second_box": 4, "nothing_there": 3, "missed": 5}
+
 
 @pytest.fixture(scope="module")
 def home(detect_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -30,17 +32,21 @@ def home(detect_project: Project, tmp_path_factory: pytest.TempPathFactory) -> P
     assert len(scores) > 1
     labels = tiny.read_json(folder / "labels.json") | {"threshold": (scores[0] + scores[-1]) / 2}
     (folder / "labels.json").write_text(json.dumps(labels))
-    names = [image.file_name for image in tiny.manifest(home, "split", "test").images[:3]]
+    names = [image.file_name for image in tiny.manifest(home, "split", "test").images[:4]]
     rows = [
         f"1.jpg,miss,{names[0]},blue,,",
         f"2.jpg,false alarm,{names[1]},,red,0.7",
         f"3.jpg,hit,{names[0]},red,red,0.8",
         f"4.jpg,hit,{names[2]},red,red,0.8",
+        f"5.jpg,second box,{names[3]},red,blue,0.6",
     ]
     header = "thumbnail,kind,file_name,label,predicted,confidence"
     (home / "stages/evaluate/gallery/cases.csv").write_text("\n".join([header, *rows, ""]))
     confusion = "actual,predicted\nred,red\nred,red\nblue,background\nbackground,red\n"
     (home / "stages/evaluate/plots/confusion.csv").write_text(confusion)
+    metrics = tiny.read_json(home / "stages/evaluate/metrics.json")
+    metrics["test"]["outcomes"] = OUTCOMES
+    (home / "stages/evaluate/metrics.json").write_text(json.dumps(metrics))
     return home
 
 
@@ -69,9 +75,11 @@ def test_the_server_returns_boxes_and_model_info(home: Path) -> None:
     assert [example["mistake"] for example in info["examples"]] == [
         "blue missed (false negative)",
         "red on background (false positive)",
+        "second box on red, predicted as blue",
         "",
     ]
     assert info["confusion"]["background"] == {"total": 1, "actual": {"blue": 1}}
+    assert info["outcomes"] == OUTCOMES
 
 
 @pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.INSTALL)
@@ -86,6 +94,10 @@ def test_the_page_draws_the_boxes(page: chromium.Chromium, home: Path) -> None:
             "1 × blue missed (false negative)",
             "1 × red on background (false positive)",
         ]
+        assert page.js("document.getElementById('outcomes').textContent").endswith(
+            "2 are correct, 1 have a wrong label, 4 are a second box on an object that has one already, 3 lie where "
+            "nothing is annotated; 5 objects are missed."
+        )
         page.js("document.querySelector('.example').click()")
         (heading,) = predictions(page, 1)
         assert heading.startswith(f"{len(expected.boxes or ())} of ")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from headstart.base.errors import UserError
 from headstart.base.manifest import SPLITS, Manifest, Split
 from headstart.params.root import SplitParams
-from headstart.split.assign import SplitAssignment, assign_splits, label_sets
+from headstart.split.assign import SplitAssignment, assign_splits
+from headstart.split.groups import label_sets
 from manifests import boxed, record, records
 
 PARAMS = SplitParams(train=0.6, val=0.2, test=0.2)
@@ -117,9 +118,16 @@ def test_near_duplicates_with_two_labels_do_not_change_the_sizes() -> None:
         assert [len(part.images) for part in found.splits.values()] == pytest.approx([140, 30, 30], abs=1)
 
 
-def test_groups_of_different_sources_are_different() -> None:
-    images = [record(n, group="1").model_copy(update={"source": f"source {n}"}) for n in range(1, 11)]
-    assert counts(assign_splits(records(*images), PARAMS, 0, []), "ant") == {"train": 6, "val": 2, "test": 2}
+def test_groups_are_one_name_space_over_all_sources() -> None:
+    """20 patients, each with a picture in two tables."""
+    images = [
+        record(20 * table + n, group=f"patient {n}").model_copy(update={"source": f"table {table}"})
+        for table in range(2)
+        for n in range(20)
+    ]
+    where = split_of(assign_splits(records(*images), PARAMS, 0, []))
+    assert all(where[n] == where[20 + n] for n in range(20))
+    assert Counter(where.values()) == {"train": 24, "val": 8, "test": 8}
 
 
 def test_linked_near_duplicates_are_one_group() -> None:
@@ -219,7 +227,7 @@ def test_many_combinations_of_labels_do_not_all_go_to_train() -> None:
 def test_a_label_of_boxes_that_a_split_lacks(pins: dict[int, Split], name: Split) -> None:
     manifest = boxed("b" if 0 in pins else "a", "b", *["a"] * 12)
     pinned = [i.model_copy(update={"split": pins.get(i.id)}) for i in manifest.images]
-    with pytest.raises(UserError, match=f"label 'b' has . pictures?, none is left for {name}; add different pictures"):
+    with pytest.raises(UserError, match=f"label 'b' has . pictures?, none is left for {name}: .*; pin some to {name}"):
         assign_splits(manifest.model_copy(update={"images": tuple(pinned)}), PARAMS, 0, [], boxes=True)
 
 
@@ -230,10 +238,71 @@ def test_a_label_of_crowds_alone_has_no_pictures() -> None:
 
 def test_near_duplicates_do_not_count_as_different_pictures() -> None:
     images = [*(record(n) for n in range(1, 11)), *(record(20 + n, "bee") for n in range(3))]
-    with pytest.raises(UserError, match="label 'bee' has 3 pictures"):
+    with pytest.raises(UserError, match=r"label 'bee' has 3 pictures, none is left for .* leaves 2 to divide"):
         assign_splits(records(*images), PARAMS, 0, [(20, 21)])
 
 
 def test_no_test_pictures_at_all() -> None:
-    with pytest.raises(UserError, match="left for test"):
+    with pytest.raises(UserError, match=r"^params\.yaml: split\.test: 0: .*none is left for test; give it a share$"):
         assign_splits(records(*(record(n) for n in range(1, 11))), SplitParams(train=0.8, val=0.2, test=0), 0, [])
+
+
+# --- all pictures are pinned ---
+
+
+def pinned(**counts: int) -> Manifest:
+    """So many ants and so many bees pinned to each split."""
+    labels = [(name, label) for name, count in counts.items() for label in ("ant", "bee") for _ in range(count)]
+    return records(*(record(n, label, split=name) for n, (name, label) in enumerate(labels)))
+
+
+@pytest.mark.parametrize(("given", "missing"), [("val", "test"), ("test", "val")])
+def test_a_missing_split_is_dealt_from_train(given: Split, missing: Split) -> None:
+    """Its share of train's and its own: 0.2 / (0.6 + 0.2) of 40."""
+    manifest = pinned(**{"train": 20, given: 7})
+    assigned = assign_splits(manifest, PARAMS, 0, [])
+    for label in ("ant", "bee"):
+        assert counts(assigned, label) == {"train": 15, given: 7, missing: 5}
+    assert assigned.from_train == {missing: 10}
+    where = split_of(assigned)
+    assert all(where[image.id] == given for image in manifest.images if image.split == given)
+
+
+def test_both_missing_splits_are_dealt_from_train() -> None:
+    assigned = assign_splits(pinned(train=20), PARAMS, 0, [])
+    assert counts(assigned, "ant") == {"train": 12, "val": 4, "test": 4}
+    assert assigned.from_train == {"val": 8, "test": 8}
+
+
+def test_nothing_is_dealt_from_train_where_other_pictures_can_come_to_the_split() -> None:
+    manifest = pinned(train=20, val=7)
+    free = [record(100 + n, label) for n, label in enumerate(["ant", "bee"] * 5)]
+    assigned = assign_splits(manifest.model_copy(update={"images": (*manifest.images, *free)}), PARAMS, 0, [])
+    assert assigned.from_train == {}
+    assert counts(assigned, "ant") == {"train": 23, "val": 8, "test": 1}
+
+
+def test_no_training_pictures_are_blamed_on_the_pins() -> None:
+    with pytest.raises(UserError) as caught:
+        assign_splits(pinned(val=5, test=5), PARAMS, 0, [])
+    assert str(caught.value) == (
+        "params.yaml: fetch.sources: all 20 pictures are pinned to val and test by s (folders named like splits, "
+        "lists, a column `split` or the key `split:`), so none is left for train; pin some to train, or none at all"
+    )
+
+
+def test_a_label_that_no_pinned_picture_has_is_blamed_on_the_pins() -> None:
+    manifest = pinned(train=5, val=5)
+    some = [record(100 + n, split="test") for n in range(5)]
+    with pytest.raises(
+        UserError, match=r"'bee' has 10 pictures, none is left for test: .* pinned to train and val by s"
+    ):
+        assign_splits(manifest.model_copy(update={"images": (*manifest.images, *some)}), PARAMS, 0, [])
+
+
+def test_groups_that_leave_too_few_are_named() -> None:
+    images = [*(record(n, "bee", group="hive") for n in range(9)), *(record(n) for n in range(9, 20))]
+    with pytest.raises(
+        UserError, match=r"'bee' has 9 pictures, none is left for val: .* which leaves 1 to divide; add"
+    ):
+        assign_splits(records(*images), PARAMS, 0, [])

@@ -76,3 +76,39 @@ def test_a_class_with_one_picture_stops_the_stage_before_it_writes(tmp_path: Pat
         tiny.run(tmp_path, tiny.make_params(), "fetch", "split")
     assert not (tmp_path / "stages/split").exists()
     assert (tmp_path / "stages/fetch/annotations.json").is_file()
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated"])
+def test_a_picture_that_changed_since_fetch_is_one_line(tmp_path: Path, damage: str) -> None:
+    tiny.make_pictures(tmp_path, 6)
+    tiny.run(tmp_path, tiny.make_params(), "fetch")
+    path = tmp_path / tiny.manifest(tmp_path, "fetch", "annotations").images[3].file_name
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError) as caught:
+        tiny.split(tiny.make_params(), tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "`dvc repro` stores it again" in str(caught.value)
+
+
+def test_a_split_that_the_sources_lack_is_dealt_from_train_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.make_pictures(tmp_path / "train", 12)
+    tiny.make_pictures(tmp_path / "val", 4)
+    for name in ("train", "val"):
+        (tmp_path / name / "data").rename(tmp_path / name / "moved")
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name / "moved").rename(tmp_path / "data" / name)
+    params = tiny.make_params(split={"near_duplicate_bits": -1})
+    pictures = sorted((tmp_path / "data/val").rglob("*.png"))
+    for number, path in enumerate(pictures):
+        tiny.texture(500 + number, number % 2).save(path)  # others than train's
+    tiny.run(tmp_path, params, "fetch", "split")
+    assert "split: no test pictures in the sources: 8 of train's 24 were dealt to test\n" in capsys.readouterr().out
+    metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
+    assert {name: metrics[name]["pictures"] for name in SPLITS} == {"train": 16, "val": 8, "test": 8}
+    assert metrics["test"]["from_train"] == 8
+    assert "from_train" not in metrics["val"]

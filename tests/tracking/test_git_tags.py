@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.tracking.git_tags import git_tags
+from headstart.tracking import git_tags as module
+from headstart.tracking.git_tags import git_patch, git_tags
 
 
 @pytest.fixture
@@ -23,20 +24,66 @@ def git(root: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def test_the_commit_and_whether_the_code_has_changed(root: Path) -> None:
-    (root / "stages").mkdir()
-    for name in ("train.py", "dvc.lock", "stages/metrics.json"):
-        (root / name).write_text("1")
+def commit_files(root: Path, *names: str) -> str:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1\n")
     git(root, "init", "--quiet")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "first")
-    commit = git(root, "rev-parse", "HEAD")
-    for name in ("dvc.lock", "stages/metrics.json"):
+    return git(root, "rev-parse", "HEAD")
+
+
+def test_the_commit_and_whether_the_code_has_changed(root: Path) -> None:
+    written = ("dvc.lock", "data.dvc", "stages/metrics.json", "stages/fetch/.gitignore", ".gitignore")  # by dvc repro
+    unread = ("README.md", "docs/detectors.md", "tests/test_a.py")
+    commit = commit_files(root, "src/train.py", "params.yaml", *written, *unread)
+    for name in (*written, *unread, "untracked.txt"):
         (root / name).write_text("2")
+    (root / "src/train.py").touch()
     assert git_tags(root) == {"mlflow.source.git.commit": commit, "headstart.dirty": "false"}
-    (root / "train.py").write_text("2")
+    assert git_patch(root) == ""
+    (root / "src/train.py").write_text("2\n")
+    (root / "params.yaml").write_text("3\n")
     assert git_tags(root)["headstart.dirty"] == "true"
+    patch = git_patch(root)
+    assert "+2" in patch
+    assert "+3" in patch
+    assert "metrics.json" not in patch
+    git(root, "add", "--update")  # what is staged differs from the commit too
+    assert git_patch(root) == patch
 
 
-def test_a_folder_outside_git_has_no_tags(root: Path) -> None:
-    assert git_tags(root) == {}
+def test_the_patch_makes_the_code_of_the_run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    commit_files(root, "src/train.py")
+    other = tmp_path_factory.mktemp("other") / "clone"
+    git(root, "clone", "--quiet", str(root), str(other))
+    (root / "src/train.py").write_text("größer\n")
+    (other / "diff.patch").write_text(git_patch(root))
+    git(other, "apply", "diff.patch")
+    assert (other / "src/train.py").read_text() == "größer\n"
+
+
+def test_a_long_patch_is_cut_and_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_files(root, "train.py")
+    (root / "train.py").write_text("x" * 5000)
+    monkeypatch.setattr(module, "MAX_PATCH", 1000)
+    patch = git_patch(root)
+    assert 1000 < len(patch) < 1100
+    assert patch.splitlines()[-1].startswith("# cut here: 1,000 of 5,")
+
+
+def test_a_subfolder_of_a_repository_is_judged_by_itself(root: Path) -> None:
+    commit_files(root, "other/a.py", "project/src/train.py", "project/stages/metrics.json")
+    (root / "other/a.py").write_text("2")
+    (root / "project/stages/metrics.json").write_text("2")
+    assert git_tags(root / "project")["headstart.dirty"] == "false"
+
+
+def test_it_is_unknown_without_a_commit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_tags(root) == {"headstart.dirty": "unknown"}
+    git(root, "init", "--quiet")
+    assert git_tags(root) == {"headstart.dirty": "unknown"}
+    assert git_patch(root) == ""
+    monkeypatch.setenv("PATH", "")
+    assert git_tags(root) == {"headstart.dirty": "unknown"}

@@ -25,8 +25,9 @@ from conftest import Project
 from headstart.export.predictor import Predictor
 from headstart.export.saved_predictions import SavedPredictions, read_predictions, write_predictions
 from headstart.tracking import registry
-from headstart.tracking.runs import STAGE_TAG_PREFIX, record_stage
+from headstart.tracking.runs import record_stage
 from headstart.tracking.store import MLFLOW_ENVIRONMENT
+from headstart.tracking.variant_runs import STAGE_TAG_PREFIX
 from test_dvc import PACKAGE, closure, file_of
 
 NAME = "cells"
@@ -48,8 +49,7 @@ def home(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """The database and the stages are the test's own; mlartifacts is shared."""
     clean(monkeypatch)
     shutil.copy(exported / "mlflow.db", tmp_path)
-    for stage in ("evaluate", "export", "split"):
-        shutil.copytree(exported / "stages" / stage, tmp_path / "stages" / stage)
+    shutil.copytree(exported / "stages", tmp_path / "stages")
     return tmp_path
 
 

@@ -17,11 +17,13 @@ from mlflow.tracking import MlflowClient
 from headstart.params.root import Params
 from headstart.tracking import store
 from headstart.tracking.recorder import recorded_stage
-from headstart.tracking.runs import STAGE_TAG_PREFIX, StageFailure, record_stage
+from headstart.tracking.runs import StageFailure, record_stage
 from headstart.tracking.stage_graph import PIPELINE_STAGES
 from headstart.tracking.store import MLFLOW_ENVIRONMENT
+from headstart.tracking.variant_runs import STAGE_TAG_PREFIX
 from tracking import test_stage_results
 
+DVC = Path(__file__).parents[2] / "dvc.yaml"
 EPOCHS = {"train-head": 3, "fine-tune": 2}
 
 
@@ -89,6 +91,7 @@ def leave_files(root: Path, name: str, score: float = 0.5) -> None:
             (folder / "model.safetensors").write_bytes(f"{name} {score}".encode())
         case "evaluate":
             metrics = {"test": {"accuracy": score, "by_label": {"good": 1}}, "head_only": {"accuracy": score - 0.1}}
+            (folder / "report.html").write_text("<p>")
             (folder / "plots").mkdir()
             (folder / "plots" / "confusion.svg").write_text("<svg/>")
         case "export":
@@ -132,7 +135,7 @@ def test_complete_pipeline_is_one_complete_run(root: Path, capfd: pytest.Capture
     assert stages_in(run) == list(PIPELINE_STAGES)
     metrics = run.data.metrics
     assert metrics["fetch/pictures"] == 12
-    assert metrics["fetch/labels/not _so_ good"] == 4
+    assert metrics["fetch/labels/not _x28_so_x29_ good"] == 4
     assert metrics["train_head/val_accuracy"] == 0.75  # the stage's summary, not its last epoch
     assert metrics["test/accuracy"] == 0.75
     assert metrics["head_only/accuracy"] == 0.65
@@ -148,13 +151,12 @@ def test_complete_pipeline_is_one_complete_run(root: Path, capfd: pytest.Capture
     assert '"pictures": 12' in str(dataset.profile)
     assert files_in(root, run) == [
         "evaluate/plots/confusion.svg",
+        "evaluate/report.html",
         "export/model_card.md",
         "fine-tune/history.csv",
-        "fine-tune/model.safetensors",
         "params.yaml",
         "train-head/history.csv",
-        "train-head/model.safetensors",
-    ]
+    ], "the weights lie in the logged model"
     history = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(
         run.info.run_id, "train_head/train_loss"
     )
@@ -210,15 +212,187 @@ def test_equal_results_add_nothing(root: Path, capfd: pytest.CaptureFixture[str]
     assert err == f"MLflow: run '{before.info.run_name}' already holds these results of train-head\n"
 
 
-def test_edit_without_effect_starts_no_run_until_a_later_stage_differs(root: Path) -> None:
+def test_an_edit_without_effect_has_a_complete_row_of_its_own(root: Path) -> None:
+    shutil.copy(DVC, root)
     execute(root, PIPELINE_STAGES, make_params())
     edited = make_params(fetch={"sources": [{"table": "data/cells.csv"}], "max_failed": 5})
     execute(root, ["fetch"], edited)  # the same pictures: DVC skips the downstream stages
-    assert len(all_runs(root)) == 1
-    execute(root, ["fine-tune"], edited, score=0.9)
-    _, second = all_runs(root)
-    assert stages_in(second) == ["fetch", "weights", "split", "augment", "train-head", "fine-tune"]
+    first, second = all_runs(root)
+    assert second.info.status == "FINISHED"
+    assert stages_in(second) == list(PIPELINE_STAGES)
+    assert second.data.metrics == first.data.metrics
     assert second.data.params["fetch.max_failed"] == "5"
+    assert second.data.tags["headstart.replayed"] == "weights, split, augment, train-head, fine-tune, evaluate, export"
+    execute(root, ["fetch"], edited)
+    assert len(all_runs(root)) == 2
+
+
+def test_a_changed_param_whose_training_gives_the_same_bits_is_a_row_too(root: Path) -> None:
+    shutil.copy(DVC, root)
+    execute(root, PIPELINE_STAGES, make_params())
+    edited = make_params(fine_tune={"epochs": 2, "lr": 0.0001, "freeze_depth": 1, "patience": 50})
+    execute(root, ["fine-tune"], edited)
+    second = all_runs(root)[1]
+    assert second.info.status == "RUNNING", "evaluate reads fine_tune, so DVC runs it"
+    assert stages_in(second) == ["fetch", "weights", "split", "augment", "train-head", "fine-tune"]
+    execute(root, ["evaluate"], edited)  # and the same metrics: DVC skips export
+    _, second = all_runs(root)
+    assert second.info.status == "FINISHED"
+    assert second.data.metrics["test/accuracy"] == 0.5
+    assert second.info.run_name == "patience 50"
+
+
+def test_stages_that_an_edit_touches_too_are_not_taken_from_the_run_before(root: Path) -> None:
+    shutil.copy(DVC, root)
+    execute(root, PIPELINE_STAGES, make_params())
+    edited = make_params(0.5, fetch={"sources": [{"table": "data/cells.csv"}], "max_failed": 5})
+    execute(root, ["fetch"], edited)
+    assert stages_in(all_runs(root)[1]) == ["fetch", "weights", "split", "augment"]
+    execute(root, ["train-head", "fine-tune", "evaluate", "export"], edited, score=0.9)
+    _, second = all_runs(root)
+    assert second.info.status == "FINISHED"
+    assert second.data.metrics["test/accuracy"] == 0.9
+
+
+def test_a_report_of_another_template_reaches_the_run(root: Path) -> None:
+    execute(root, PIPELINE_STAGES, make_params())
+    leave_files(root, "evaluate")
+    (root / "stages/evaluate/report.html").write_text("<p>of another template")
+    record_stage("evaluate", make_params(), root, 0)
+    (run,) = all_runs(root)
+    report = root / "mlartifacts" / run.info.run_id / "artifacts/evaluate/report.html"
+    assert report.read_text() == "<p>of another template"
+    assert run.info.status == "FINISHED"
+    history = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(run.info.run_id, "test/accuracy")
+    assert len(history) == 1
+
+
+def test_another_experiment_gets_a_complete_row_from_the_last_stage(root: Path) -> None:
+    execute(root, PIPELINE_STAGES, make_params())
+    execute(root, ["export"], make_params(tracking={"experiment": "second"}))  # as dvc.yaml has it run
+    (run,) = all_runs(root, "second")
+    assert run.info.status == "FINISHED"
+    assert stages_in(run) == list(PIPELINE_STAGES)
+
+
+def test_a_row_is_finished_when_the_results_of_all_stages_are_in_it(root: Path) -> None:
+    execute(root, PIPELINE_STAGES[:-1], make_params())
+    assert all_runs(root)[0].info.status == "RUNNING"
+    execute(root, ["train-head"], make_params(0.5), score=0.6)  # DVC does not come back to the first by itself
+    first, second = all_runs(root)
+    assert (first.info.status, second.info.status) == ("KILLED", "RUNNING")
+    assert first.data.tags["headstart.progress"] == "left unfinished: a later run began"
+    leave_files(root, "train-head")
+    execute(root, ["export"], make_params())
+    assert [run.info.status for run in all_runs(root)] == ["FINISHED", "RUNNING"]
+
+
+def test_experiments_side_by_side_leave_each_other_running(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, score in {"one": 0.1, "two": 0.2}.items():
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        execute(root, ["fetch", "split"], make_params(), score=score)
+    assert [run.info.status for run in all_runs(root)] == ["RUNNING", "RUNNING"]
+
+
+def test_names_say_what_differs_from_the_first_run(root: Path) -> None:
+    execute(root, ["train-head"], make_params(), score=0.1)
+    tuned = {"epochs": 2, "lr": 0.003, "freeze_depth": 8}
+    execute(root, ["fine-tune"], make_params(fine_tune=tuned), score=0.2)
+    execute(root, ["fine-tune"], make_params(0.01, fine_tune=tuned), score=0.3)
+    (root / "data.dvc").write_text("outs: [{md5: changed}]")
+    execute(root, ["fetch"], make_params(), score=0.4)
+    names = [run.info.run_name for run in all_runs(root)]
+    assert names[1:3] == ["freeze 8, lr 3e-3", "freeze 8, lr 3e-3, head lr 0.01"]
+    assert names[3].startswith("other data ")
+
+
+def test_a_run_holds_what_it_was_made_with(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
+    address = "http://user:pass@word@host"
+    (root / "params.yaml").write_text(f"tracking: {{uri: {address}}}\n")
+    (root / "data.dvc").write_text("outs: [{md5: of-data.dvc, path: data}]")
+    lock = {"fetch": {"deps": [{"path": "data", "md5": "of-the-fetch"}]}, "split": {"cmd": "of an earlier run"}}
+    leave_files(root, "fetch")
+    record_stage("fetch", make_params(), root, 0, environment={"torch": "2.9.0", "precision": "bf16"})
+    (run,) = all_runs(root)
+    assert run.data.tags["headstart.data.md5"] == "of-data.dvc"
+    (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))
+    leave_files(root, "split")
+    record_stage("split", make_params(), root, 0, environment={"torch": "2.9.1", "precision": "bf16"})
+    (run,) = all_runs(root)
+    tags = run.data.tags
+    assert tags["headstart.data.md5"] == "of-the-fetch"
+    assert tags["headstart.env.torch"] == "2.9.0; split: 2.9.1"
+    assert tags["headstart.env.precision"] == "bf16"
+    assert tags["headstart.dirty"] == "unknown"
+    folder = root / "mlartifacts" / run.info.run_id / "artifacts"
+    assert files_in(root, run) == ["data.dvc", "dvc.lock", "params.yaml"]
+    assert "of-the-fetch" in (folder / "dvc.lock").read_text()
+    assert "of an earlier run" not in (folder / "dvc.lock").read_text()
+    assert (folder / "params.yaml").read_text() == "tracking: {uri: http://…@host}\n"
+
+
+def test_a_difference_from_the_commit_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+    git("init", "--quiet")
+    git("add", "params.yaml")
+    git("commit", "--quiet", "--message", "first")
+    execute(root, ["fetch"], make_params())
+    (run,) = all_runs(root)
+    assert run.data.tags["headstart.dirty"] == "false"
+    assert "diff.patch" not in files_in(root, run)
+    (root / "params.yaml").write_text("# edited\n")
+    execute(root, ["split"], make_params())
+    (run,) = all_runs(root)
+    assert run.data.tags["headstart.dirty"] == "true"
+    patch = root / "mlartifacts" / run.info.run_id / "artifacts/diff.patch"
+    assert "+# edited" in patch.read_text()
+    git("commit", "--quiet", "--all", "--message", "second")
+    execute(root, ["augment"], make_params())
+    assert all_runs(root)[0].data.tags["headstart.dirty"] == "true", "of its fetch and its split"
+
+
+def test_many_labels_are_one_table(root: Path) -> None:
+    labels = [f"breed {number:03d}" for number in range(120)]
+    leave_files(root, "fetch")
+    counts = {"pictures": 360} | {f"label.{label}": 3 for label in labels}
+    (root / "stages/fetch/metrics.json").write_text(json.dumps(counts))
+    for name in PIPELINE_STAGES[1:]:
+        leave_files(root, name)
+    by_label = {label: {"recall": 0.5} for label in labels}
+    figures = {"test": {"accuracy": 0.5, "per_class": by_label}, "head_only": {"accuracy": 0.5, "per_class": by_label}}
+    (root / "stages/evaluate/metrics.json").write_text(json.dumps(figures))
+    record_stage("export", make_params(), root, 0)
+    (run,) = all_runs(root)
+    assert not any("breed" in key for key in run.data.metrics)
+    assert (run.data.metrics["fetch/pictures"], run.data.metrics["test/accuracy"]) == (360, 0.5)
+    table = (root / "mlartifacts" / run.info.run_id / "artifacts/per_label.csv").read_text().splitlines()
+    assert table[0] == "label,fetch/count,test/recall,head_only/recall"
+    assert table[4] == "breed 003,3,0.5,0.5"
+    assert len(table) == 121
+
+
+def test_the_model_that_fine_tuning_kept_is_a_tag(root: Path) -> None:
+    leave_files(root, "fine-tune")
+    (root / "stages/fine-tune/metrics.json").write_text('{"best_epoch": 0, "frozen_parameters": 7}')
+    record_stage("fine-tune", make_params(), root, 0)
+    (run,) = all_runs(root)
+    assert run.data.tags["headstart.kept"] == "head-only"
+    assert run.data.params["network.frozen_parameters"] == "7"
+    assert "fine_tune/frozen_parameters" not in run.data.metrics
+
+
+def test_a_fact_of_another_machine_begins_a_run_of_its_own(root: Path) -> None:
+    """MLflow's params cannot change."""
+    execute(root, ["weights"], make_params())
+    facts = json.dumps({"name": "other.weights"})
+    (root / "stages/weights/weights.json").write_text(facts)
+    leave_files(root, "fetch")
+    record_stage("train-head", make_params(), root, 0)
+    assert [run.data.params["weights.name"] for run in all_runs(root)] == ["tiny_net.random", "other.weights"]
 
 
 def test_run_whose_upstream_stages_have_changed_is_not_resumed(root: Path) -> None:
@@ -267,10 +441,8 @@ def test_user_error_before_any_result_adds_no_row(root: Path) -> None:
     assert not all_runs(root)
     execute(root, ["fetch", "weights", "split", "augment", "train-head"], make_params())
     record_stage("fine-tune", make_params(lr=9.0), root, 0, StageFailure("UserError: loss", user_error=True))
-    assert {run.info.status for run in all_runs(root)} == {
-        "FINISHED",
-        "FAILED",
-    }  # a learning rate that is too high is a result
+    # A learning rate that is too high is a result; the run before it has no export.
+    assert [run.info.status for run in all_runs(root)] == ["KILLED", "FAILED"]
 
 
 def test_failure_leaves_a_complete_run_alone(root: Path) -> None:
@@ -301,7 +473,7 @@ def test_copy_under_dvc_tmp_records_at_the_repository_root(root: Path, monkeypat
     monkeypatch.setenv("DVC_ROOT", str(root))
     execute(copy, ["train-head"], make_params())
     (run,) = all_runs(root)
-    assert files_in(root, run) == ["train-head/history.csv", "train-head/model.safetensors"]
+    assert files_in(root, run) == ["train-head/history.csv"]
     assert not (copy / "mlflow.db").exists()
 
 

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 from headstart.params.root import Params
@@ -23,24 +22,6 @@ def make_params(**changes: object) -> Params:
     return Params.model_validate(values | changes)
 
 
-def test_history_has_a_step_an_epoch_and_the_summary_comes_last(tmp_path: Path) -> None:
-    (tmp_path / "history.csv").write_text("epoch,loss,phase\n1,0.5,warm-up\n2,nan,\n")
-    (tmp_path / "metrics.json").write_text(json.dumps({"loss": 0.5}))
-    os.utime(tmp_path / "history.csv", (2, 2))
-    os.utime(tmp_path / "metrics.json", (1, 1))  # as a checkout may leave it
-    first, second, summary = stage_results.metric_points("train-head", tmp_path)
-    assert first == ("train_head/loss", 0.5, 1, 2000)
-    assert (second.step, str(second.value)) == (2, "nan")
-    assert summary == ("train_head/loss", 0.5, 2, 2001)
-
-
-def test_nested_metrics_are_flattened_and_nulls_left_out(tmp_path: Path) -> None:
-    scores = {"test": {"roc_auc": None, "by_label": {"not (so) good": 1}}, "head_only": {"accuracy": 0.5}}
-    (tmp_path / "metrics.json").write_text(json.dumps(scores))
-    points = {point.key: point.value for point in stage_results.metric_points("evaluate", tmp_path)}
-    assert points == {"test/by_label/not _so_ good": 1, "head_only/accuracy": 0.5}
-
-
 def test_results_digest_covers_results_only(tmp_path: Path) -> None:
     assert stage_results.results_digest(tmp_path) == ""
     (tmp_path / "model.safetensors").write_bytes(b"weights")
@@ -49,6 +30,19 @@ def test_results_digest_covers_results_only(tmp_path: Path) -> None:
     assert stage_results.results_digest(tmp_path) == before
     (tmp_path / "metrics.json").write_text("{}")
     assert stage_results.results_digest(tmp_path) != before
+
+
+def test_artifacts_digest_covers_the_files_that_a_run_holds(tmp_path: Path) -> None:
+    assert stage_results.artifacts_digest(tmp_path) == ""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert stage_results.artifacts_digest(tmp_path) == ""
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots/roc.svg").write_text("<svg/>")
+    before = stage_results.artifacts_digest(tmp_path)
+    (tmp_path / "report.html").write_text("<p>")
+    after = stage_results.artifacts_digest(tmp_path)
+    (tmp_path / "plots/roc.svg").write_text("<svg></svg>")
+    assert len({before, after, stage_results.artifacts_digest(tmp_path), ""}) == 4
 
 
 def test_inputs_digest_covers_values_and_data(tmp_path: Path) -> None:
@@ -62,13 +56,17 @@ def test_inputs_digest_covers_values_and_data(tmp_path: Path) -> None:
 def test_params_are_flat_truncated_and_without_the_tracking_server(tmp_path: Path) -> None:
     sources = [{"folder": f"data/class-{index:03d}"} for index in range(100)]
     flat = stage_results.flat_params(
-        make_params(fetch={"sources": sources}, tracking={"uri": "http://user:secret@host"})
+        make_params(
+            fetch={"sources": [{"table": "https://user:secret@word@host/a.csv"}, *sources]},
+            tracking={"uri": "http://user:secret@host"},
+        )
     )
     assert flat["train_head.lr"] == "0.001"
     assert flat["model.head.batch_norm"] == "false"
     assert flat["fetch.sources"].endswith("…")
     assert max(map(len, flat.values())) == stage_results.MAX_PARAM_LENGTH
-    assert not any("secret" in value for value in flat.values())
+    assert not any("secret" in value or "word" in value for value in flat.values())
+    assert "https://…@host/a.csv" in flat["fetch.sources"]
     (tmp_path / "weights.json").write_text(json.dumps({"name": "lite0", "licence": None, "mean": [0.5]}))
     assert stage_results.weights_params(tmp_path) == {"weights.name": "lite0"}
 

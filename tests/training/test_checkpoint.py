@@ -1,5 +1,6 @@
 """Training that was stopped resumes, and ends in the same bits as training that was not."""
 
+import itertools
 import math
 import os
 import shutil
@@ -17,18 +18,20 @@ import torch
 import tiny
 from conftest import Project
 from headstart.base.errors import UserError
+from headstart.base.files import crc32_file
 from headstart.params.root import Params
-from headstart.training import checkpoint
+from headstart.training import checkpoint, loop_state, schedule
 from headstart.training.checkpoint import Checkpoints
 from headstart.training.loop_state import BestEpoch, ValMetrics
 from headstart.training.optimizer import AdamW
-from training.toy import STEPS, equal, make_network, make_params, train
+from training.toy import STEPS, equal, make_network, make_params, read_history, train
 
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step."""
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
 
 
 class DiedError(Exception):
@@ -67,16 +70,22 @@ def test_stopped_after_any_step_it_ends_in_the_same_bits(
 
 
 @pytest.mark.usefixtures("always")
-def test_the_last_two_stay_and_a_broken_one_is_skipped(tmp_path: Path) -> None:
+def test_the_last_two_stay_and_a_broken_one_is_skipped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     params, whole = make_params(), make_network()
     expected = train(tmp_path, params, whole)
     files = sorted((tmp_path / "checkpoints").iterdir())
-    assert [file.name for file in files] == ["000000000011.pt", "000000000012.pt"]
-    for broken in (b"", b"nonsense", files[1].read_bytes()[:-100]):
-        files[1].write_bytes(broken)
+    assert [file.name for file in files] == [
+        f"{number:012d}-{crc32_file(file):08x}.pt" for number, file in zip((11, 12), files, strict=True)
+    ]
+    whole_file = files[1].read_bytes()
+    flipped = whole_file[:3000] + bytes([whole_file[3000] ^ 1]) + whole_file[3001:]
+    for broken in (b"", b"nonsense", whole_file[:-100], flipped):
+        newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+        newest.write_bytes(broken)
         model = make_network()
         assert train(tmp_path, params, model) == expected
         assert equal(model.state_dict(), whole.state_dict())
+        assert f"warning: {newest}: the checkpoint is damaged; the one before it is used" in capfd.readouterr().err
 
 
 def test_key_parts_code_and_machine_are_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +107,7 @@ def test_a_full_disk_is_one_warning_and_training_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -109,6 +119,62 @@ def test_a_full_disk_is_one_warning_and_training_continues(
     assert err.count("warning: no checkpoint: ") == 1
     assert "No space left on device" in err
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("write_seconds", "count"), [(0.0625, 50), (3.0, 17), (30.0, 2)])
+def test_writing_takes_at_most_a_twentieth_of_the_time_on_a_slow_disk(
+    tmp_path: Path, write_seconds: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand steps of a second each; a clock that stands still but for steps and writes."""
+    now, written = [0.0], []
+
+    def write(*_: object) -> None:
+        now[0] += write_seconds
+        written.append(now[0])
+
+    monkeypatch.setattr("headstart.training.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(torch, "save", write)
+    saves = Checkpoints(tmp_path / "checkpoints")
+    for number in range(1000):
+        now[0] += 1
+        if saves.due():
+            saves.save({}, number)
+    assert len(written) == count
+    pauses = [after - write_seconds - before for before, after in itertools.pairwise(written)]
+    assert all(pause >= max(20, 20 * write_seconds) for pause in pauses)
+    assert sum(write_seconds for _ in pauses) <= 0.05 * (written[-1] - written[0])
+
+
+def test_a_folder_that_cannot_be_is_one_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    saves = Checkpoints(tmp_path / "checkpoints/key")
+    saves.save({"x": torch.ones(1)}, 1)
+    saves.save({"x": torch.ones(1)}, 2)
+    assert capfd.readouterr().err.count("warning: no checkpoint: ") == 1
+    assert saves.load() is None
+
+
+@pytest.mark.usefixtures("always")
+def test_auto_stopped_after_any_step_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the annealing begins, and what it begins from, is restored."""
+    monkeypatch.setattr(loop_state, "AUTO_ANNEAL_EPOCHS", 2)
+    monkeypatch.setattr(schedule, "AUTO_ANNEAL_EPOCHS", 2)
+    params, whole = make_params(epochs="auto", patience=1, lr=0.4, weight_decay=0.1, ema=0.5), make_network()
+    expected = train(tmp_path / "whole", params, whole)
+    assert 4 <= expected.epochs <= 12
+    for death in range(1, STEPS * expected.epochs):
+
+        def spoil(epoch: int, step: int, death: int = death) -> float:
+            if (epoch - 1) * STEPS + step == death:
+                raise DiedError
+            return 1.0
+
+        with pytest.raises(DiedError):
+            train(tmp_path / str(death), params, make_network(), spoil=spoil)
+        model = make_network()
+        assert train(tmp_path / str(death), params, model) == expected
+        assert equal(model.state_dict(), whole.state_dict()), death
+        assert read_history(tmp_path / str(death)) == read_history(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("always")
@@ -207,7 +273,7 @@ import timm
 from headstart.training import checkpoint
 from headstart import tasks
 from headstart.params.root import Params
-checkpoint.SAVE_INTERVAL = 0.0
+checkpoint.SAVE_INTERVAL, checkpoint.MAX_WRITE_SHARE = 0.0, float("inf")
 for line in sys.stdin:
     folder, given = line.split("\t")
     if not (child := os.fork()):

@@ -1,5 +1,6 @@
 """Fine-tuning: frozen means frozen to the bit, and the file is a network that plain timm runs."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from headstart.models import classifier
 from headstart.models.backbone import create_backbone
 from headstart.models.file import read_model_file
 from headstart.models.freeze import list_blocks
+from headstart.training.fine_tune import not_better_line
 from tiny import fine_tune
 from training.fine_tuned import before_and_after, modules_of_block, read_history
 
@@ -115,6 +117,57 @@ def test_trained_parameters_do_not_count_statistics(project: Project) -> None:
     metrics = tiny.read_json(project.root / "stages/fine-tune/metrics.json")
     table = tiny.read_json(project.root / "stages/fine-tune/blocks.json")
     assert metrics["trained_parameters"] == sum(row["parameters"] for row in table if row["state"] == "trains")
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_norm": "update"}, {"cache_frozen": True}], ids=str)
+def test_where_no_epoch_is_better_the_head_only_model_is_kept_to_the_bit(
+    root: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = itertools.count(1)
+    monkeypatch.setattr(classifier, "compute_val_metrics", lambda *_: {"val_loss": float(next(losses))})
+    before, after = before_and_after(root, **options)
+    assert list(after) == list(before)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    stages = root / "stages"
+    assert (stages / "fine-tune/model.safetensors").read_bytes() == (
+        stages / "train-head/model.safetensors"
+    ).read_bytes()
+    metrics = tiny.read_json(stages / "fine-tune/metrics.json")
+    table = tiny.read_json(stages / "fine-tune/blocks.json")
+    assert (metrics["best_epoch"], metrics["epochs"], metrics["val_loss"]) == (0, 2, 1)
+    assert {row["state"] for row in table} == {"frozen"}
+    assert metrics["frozen_parameters"] == sum(row["parameters"] for row in table)
+    assert metrics["trained_parameters"] == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "fine-tune: no epoch of fine-tuning beat the head alone; the head-only model was kept; "
+        "try fine_tune.lr: 3.3e-03 or a greater freeze_depth"
+    )
+
+
+def test_the_line_names_no_greater_freeze_depth_where_there_is_none() -> None:
+    section = tiny.make_params(fine_tune={"lr": 3e-4, "freeze_depth": -1, "layer_decay": 1}).fine_tune
+    line = not_better_line(section, can_freeze_more=False)
+    assert line.endswith("; the head-only model was kept; try fine_tune.lr: 1.0e-04")
+
+
+def test_what_is_kept_from_before_an_unfreeze_has_the_bits_of_its_epoch(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epoch 2 of 4 is kept; blocks 3 and 4 unfreeze in epoch 4."""
+    losses = iter([5.0, 4, 3, 6, 6])
+    monkeypatch.setattr(classifier, "compute_val_metrics", lambda *_: {"val_loss": next(losses)})
+    schedule = [{"epoch": 0, "depth": -1}, {"epoch": 1, "depth": 5}, {"epoch": 3, "depth": 3}]
+    before, after = before_and_after(root, epochs=4, unfreeze=schedule, ema=0)
+    table = tiny.read_json(root / "stages/fine-tune/blocks.json")
+    metrics = tiny.read_json(root / "stages/fine-tune/metrics.json")
+    assert metrics["best_epoch"] == 2
+    assert [row["state"] for row in table] == ["frozen"] * 5 + ["trains"] * 2
+    assert metrics["trained_parameters"] == sum(row["parameters"] for row in table[5:])
+    for block in list_blocks(create_backbone(tiny.TRUNK)):
+        owners = modules_of_block(block.parameters)
+        tensors = [name for name in before if name.rpartition(".")[0] in owners]
+        same = [torch.equal(before[name], after[name]) for name in tensors if block.number < 5 or before[name].ndim > 1]
+        assert all(same) if block.number < 5 else not any(same), block.name
 
 
 def test_too_large_a_depth_stops_before_anything_is_written(root: Path) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.base.errors import UserError
-from headstart.params.training import AUTO_EARLY_STOPPING_PATIENCE, AUTO_EPOCHS
+from headstart.params.training import AUTO_ANNEAL_EPOCHS, AUTO_EARLY_STOPPING_PATIENCE, AUTO_EPOCHS, FineTuneParams
 from headstart.training.checkpoint import Checkpoints
-from headstart.training.loop import lr_factor, train_loop
+from headstart.training.loop import train_loop
 from headstart.training.loop_state import BestEpoch
 from headstart.training.optimizer import ParamGroup
+from headstart.training.schedule import lr_factor
 from training.toy import STEPS, equal, make_network, make_params, read_history, scripted_validation, train
 
 
@@ -62,16 +63,51 @@ def test_early_stopping(tmp_path: Path, losses: Sequence[float], patience: int, 
     assert len(read_history(tmp_path)) == epochs
 
 
-def test_auto_trains_until_the_loss_falls_no_more(tmp_path: Path) -> None:
-    model = make_network()
+@pytest.mark.parametrize("patience", [0, 2])
+def test_auto_anneals_from_the_best_weights_once_the_loss_falls_no_more(tmp_path: Path, patience: int) -> None:
+    model, seen = make_network(), list[dict[str, Tensor]]()
     losses = [9, 8, 7, 6.0] + [6.5] * AUTO_EPOCHS
-    found = train(tmp_path, make_params(epochs="auto"), model, scripted_validation(model, losses, []))
-    assert (found.epoch, found.epochs) == (3, 3 + AUTO_EARLY_STOPPING_PATIENCE)
+    params = make_params(epochs="auto", patience=patience, warmup_epochs=1, weight_decay=0.1)
+    steps_from: list[float] = []  # the head's bias when each epoch begins
+
+    def spoil(epoch: int, step: int) -> float:
+        if not step:
+            steps_from.append(model[4].bias[0].item())  # type: ignore[index]
+        return 1.0
+
+    found = train(tmp_path, params, model, scripted_validation(model, losses, seen), spoil)
+    begun = 3 + (patience or AUTO_EARLY_STOPPING_PATIENCE)
+    assert (found.epoch, found.epochs) == (3, begun + AUTO_ANNEAL_EPOCHS)
+    assert steps_from[begun] == seen[3]["4.bias"][0].item(), "from the weights of epoch 3"
+    assert steps_from[begun] != seen[begun]["4.bias"][0].item()
+    rates = [row["lr"] for row in read_history(tmp_path)]
+    assert rates[1:begun] == [params.lr] * (begun - 1)
+    annealed = rates[begun - 1 :]
+    assert all(later < earlier for earlier, later in itertools.pairwise(annealed))
+    assert annealed[-1] < 0.02 * params.lr
+
+
+def test_auto_anneals_from_the_present_weights_where_no_epoch_was_better_than_none(tmp_path: Path) -> None:
+    model, biases = make_network(), list[float]()
+    losses = [5.0] + [6.0] * AUTO_EARLY_STOPPING_PATIENCE + [7.0, 4, 6, 6, 6]
+    seen: list[dict[str, Tensor]] = []
+
+    def spoil(epoch: int, step: int) -> float:
+        if not step:
+            biases.append(model[4].bias[0].item())  # type: ignore[index]
+        return 1.0
+
+    found = train(tmp_path, make_params(epochs="auto"), model, scripted_validation(model, losses, seen), spoil)
+    assert (found.epoch, found.epochs) == (7, 10)
+    begun = AUTO_EARLY_STOPPING_PATIENCE
+    assert biases[begun] == seen[begun]["4.bias"][0].item() != seen[0]["4.bias"][0].item()
+
+
+def test_an_annealed_epoch_may_be_the_best(tmp_path: Path) -> None:
     model = make_network()
-    found = train(
-        tmp_path / "own", make_params(epochs="auto", patience=2), model, scripted_validation(model, losses, [])
-    )
-    assert (found.epoch, found.epochs) == (3, 3 + 2)
+    losses = [9, 8] + [8.5] * AUTO_EARLY_STOPPING_PATIENCE + [7, 6, 5, 4, 4.5]
+    found = train(tmp_path, make_params(epochs="auto"), model, scripted_validation(model, losses, []))
+    assert (found.epoch, found.epochs) == (len(losses) - 2, len(losses) - 1)
 
 
 def test_auto_ends(tmp_path: Path) -> None:
@@ -81,7 +117,24 @@ def test_auto_ends(tmp_path: Path) -> None:
         train(tmp_path, make_params(epochs="auto"), model, scripted_validation(model, falling, [])).epochs
         == AUTO_EPOCHS
     )
-    assert read_history(tmp_path)[-1]["lr"] < 0.001, "the rate has fallen by then"
+    rates = [row["lr"] for row in read_history(tmp_path)]
+    assert rates[: AUTO_EPOCHS - AUTO_ANNEAL_EPOCHS] == [0.05] * (AUTO_EPOCHS - AUTO_ANNEAL_EPOCHS)
+    assert rates[-1] < 0.001, "the rate has fallen by then"
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "best"), [((5, 9, 9, 9, 9, 9, 9, 9), 5, 0), ((5, 9, 9, 9, 4, 9, 9, 9), 6, 4)]
+)
+def test_patience_counts_from_the_last_unfreeze_on(
+    tmp_path: Path, losses: Sequence[float], epochs: int, best: int
+) -> None:
+    model = make_network()
+    schedule = [{"epoch": 0, "depth": 4}, {"epoch": 3, "depth": 1}]
+    params = FineTuneParams.model_validate(
+        {"epochs": 7, "lr": 0.05, "batch_size": 8, "patience": 2, "freeze_depth": 1, "unfreeze": schedule}
+    )
+    found = train(tmp_path, params, model, scripted_validation(model, losses, []))
+    assert (found.epoch, found.epochs) == (best, epochs)
 
 
 def test_what_is_frozen_at_the_start_trains_once_it_is_unfrozen(tmp_path: Path) -> None:
@@ -130,6 +183,11 @@ def test_lr_factor_by_hand() -> None:
     assert lr_factor(11, 3, params) == pytest.approx(0.5 * (1 + math.cos(math.pi * 8 / 9)))
     assert lr_factor(12, 3, params) == pytest.approx(0, abs=1e-12)
     assert lr_factor(0, 3, make_params(warmup_epochs=0)) == 1
+    auto = make_params(epochs="auto", warmup_epochs=1)
+    assert [lr_factor(step, 3, auto) for step in (0, 2, 3, 140)] == [1 / 4, 3 / 4, 1, 1]
+    assert lr_factor(3 * 8, 3, auto, 8) == 1
+    assert lr_factor(3 * 8 + 5, 3, auto, 8) == pytest.approx(0.5 * (1 + math.cos(math.pi * 5 / 15)))
+    assert lr_factor(3 * 13, 3, auto, 8) == pytest.approx(0, abs=1e-12)
 
 
 @given(st.integers(1, 30), st.integers(1, 20), st.floats(0, 40))

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from headstart.params.training import TrainingStageParams
 from headstart.training.checkpoint import Checkpoints
-from headstart.training.loop import lr_factor, train_loop
+from headstart.training.loop import train_loop
 from headstart.training.optimizer import AdamW, ParamGroup
+from headstart.training.schedule import lr_factor
 from training.toy import make_params, scripted_validation
 
 

@@ -2,17 +2,22 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import tiny
 from conftest import Project
 from headstart.models import classifier
 from headstart.models.file import read_model_file
 from headstart.models.freeze import freeze_blocks, list_blocks
-from headstart.training.optimizer import AdamW, ParamGroup, param_groups_layer_decay
+from headstart.params.root import HeadParams
+from headstart.training import train_head
+from headstart.training.loop_state import BestEpoch
+from headstart.training.optimizer import AdamW, ParamGroup, param_groups, param_groups_layer_decay
 
 
 def network() -> nn.Sequential:
@@ -72,6 +77,22 @@ def test_a_step_does_not_import_the_compiler() -> None:
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_biases_and_norms_of_a_head_have_no_weight_decay(root: Path) -> None:
+    head = classifier.create_head(12, 3, HeadParams(hidden=(8,), batch_norm=True))
+    groups = param_groups(head)
+    decays = {id(p): group.weight_decay is None for group in groups for p in group.parameters}
+    assert {name for name, p in head.named_parameters() if decays[id(p)]} == {"0.weight", "4.weight"}
+    assert len(decays) == len(list(head.parameters()))
+    seen: list[ParamGroup] = []
+
+    def loop(network: nn.Module, groups: list[ParamGroup], **_: object) -> BestEpoch:
+        seen.extend(groups)
+        return BestEpoch(0, 0, {})
+
+    train_head.train_classifier_head(tiny.make_params(train_head={"weight_decay": 0.1}), root, loop)
+    assert [(group.weight_decay, {p.ndim for p in group.parameters}) for group in seen] == [(None, {2}), (0.0, {1})]
 
 
 def test_each_block_has_the_next_ones_learning_rate_times_the_decay(project: Project) -> None:

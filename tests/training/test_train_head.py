@@ -1,19 +1,26 @@
 """Head training of a classifier: what is written, what stays the same, and the same bits in another folder."""
 
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 import tiny
 from conftest import Project
 from headstart.base.errors import UserError
 from headstart.base.manifest import read_manifest, write_manifest
+from headstart.engine.device import Compute
+from headstart.engine.inference import run_inference
+from headstart.engine.pixels import load_pixels
+from headstart.models import classifier
 from headstart.models.file import read_model_file
 from headstart.training import checkpoint
 from tiny import train_head
+from training.fine_tuned import read_history
 
 
 def test_the_backbone_is_as_pretrained_and_the_spec_describes_the_model(project: Project) -> None:
@@ -37,12 +44,38 @@ def test_the_best_epoch_is_in_the_metrics(project: Project) -> None:
     assert float(lines[metrics["best_epoch"]].split(",")[3]) == pytest.approx(metrics["val_loss"], rel=1e-5)
 
 
+def test_with_class_weights_the_epoch_of_the_lowest_weighted_loss_is_kept(tmp_path: Path) -> None:
+    """In both trainings val_loss is weighted as the training loss is: by the labels' training pictures."""
+    tiny.make_pictures(tmp_path)
+    for number in range(6):
+        (tmp_path / f"data/blue/{number:02d}.png").unlink()
+    balanced = {"class_weights": "balanced"}
+    params = tiny.make_params(train={"precision": "fp32"}, train_head=balanced, fine_tune=balanced)
+    tiny.run(tmp_path, params, "fetch", "weights", "split", "augment", "train-head", "fine-tune")
+    val = tiny.manifest(tmp_path, "split", "val").images
+    for stage, train in (("train-head", "augment"), ("fine-tune", "split")):
+        tensors, spec = read_model_file(tmp_path / f"stages/{stage}/model.safetensors")
+        pixels = load_pixels(val, tmp_path, spec.input, "decode")
+        network, compute = classifier.build(tensors, spec), Compute(torch.device("cpu"), bf16=False)
+        logits = run_inference(network, pixels, spec.input, compute)
+        targets = classifier.encode_targets(val, spec.labels)
+        counts = torch.bincount(classifier.encode_targets(tiny.manifest(tmp_path, train, "train").images, spec.labels))
+        assert counts[0] != counts[1]
+        losses = F.cross_entropy(logits, targets, reduction="none") / counts[targets]
+        metrics = tiny.read_json(tmp_path / f"stages/{stage}/metrics.json")
+        assert metrics["val_loss"] == pytest.approx((losses.sum() / (1 / counts[targets]).sum()).item(), rel=1e-3)
+        history = read_history(tmp_path / f"stages/{stage}/history.csv")
+        assert min(row["val_loss"] for row in history) == pytest.approx(metrics["val_loss"], rel=1e-5)
+
+
 def test_every_picture_was_embedded_once(project: Project) -> None:
-    """Originals, stored copies, val and, by evaluate, test: 12 + 12 + 6 + 6, each under one name."""
+    """Originals, stored copies and val, 12 + 12 + 6, each under one name; evaluate runs the whole network on test."""
     names: list[str] = []
     for file in (project.root / ".cache/embeddings").rglob("*.safetensors"):
         names += bytes(load_file(file)["names"].tolist()).decode().split()
-    assert len(names) == len(set(names)) == 36
+    manifests = (tiny.manifest(project.root, "augment", "train"), tiny.manifest(project.root, "split", "val"))
+    assert sorted(names) == sorted(image.sha256 for manifest in manifests for image in manifest.images)
+    assert len(names) == 30
 
 
 def test_another_learning_rate_runs_no_backbone(
@@ -66,6 +99,7 @@ def test_another_learning_rate_or_a_corrected_label_does_not_resume_from_an_old_
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
     for name in ("weights", "split", "augment", "fetch"):
         shutil.copytree(project.root / "stages" / name, tmp_path / "stages" / name)
     train_head(project.params, tmp_path)

@@ -1,6 +1,7 @@
 """Options of fine-tuning: each changes the model, stopped or not, and blocks unfreeze by the schedule."""
 
 import itertools
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def test_an_option_changes_the_model_and_gives_the_same_bits_stopped_or_not(
     first = model_and_history(root, fine_tune=fine_tuned | options)
     assert first[1] != plain[1]
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
     saved = itertools.count(1)
     save = Checkpoints.save
 
@@ -57,6 +59,7 @@ def test_an_option_changes_the_model_and_no_checkpoint_of_another_value_is_used(
     root: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
     plain = model_and_history(root)
     first = model_and_history(root, fine_tune=options)
     shutil.rmtree(root / ".cache/checkpoints")

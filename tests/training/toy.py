@@ -15,7 +15,7 @@ from headstart.training.checkpoint import Checkpoints
 from headstart.training.loop import train_loop
 from headstart.training.loop_state import BestEpoch, ValMetrics
 from headstart.training.optimizer import ParamGroup
-from headstart.training.sampler import shuffled_rows, steps_per_epoch
+from headstart.training.sampler import batch_sizes, shuffled_rows
 
 ROWS, STEPS = 24, 3
 
@@ -40,9 +40,10 @@ def train(
     generator = torch.Generator().manual_seed(1)
     targets = torch.arange(ROWS) % 2
     inputs = torch.randn(ROWS, 5, generator=generator) + targets[:, None]
+    sizes = batch_sizes(ROWS, params.batch_size)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
-        for step, rows in list(enumerate(shuffled_rows(ROWS, params.batch_size, 7, epoch)))[first:]:
+        for step, rows in list(enumerate(shuffled_rows(ROWS, sizes, 7, epoch)))[first:]:
             yield inputs[rows] * spoil(epoch, step), targets[rows]
 
     @torch.no_grad()
@@ -55,15 +56,13 @@ def train(
         model,
         [ParamGroup(list(model.parameters()))],
         batches=batches,
-        steps=steps_per_epoch(ROWS, params.batch_size),
+        steps=len(sizes),
         loss=F.cross_entropy,
         validate=validate or own_metrics,
         params=params,
         history=folder / "history.csv",
         stage="train-head",
-        batch_files=lambda epoch, batch: [
-            f"{row}.png" for row in shuffled_rows(ROWS, params.batch_size, 7, epoch)[batch].tolist()
-        ],
+        batch_files=lambda epoch, batch: [f"{row}.png" for row in shuffled_rows(ROWS, sizes, 7, epoch)[batch].tolist()],
         checkpoints=Checkpoints(folder / "checkpoints"),
     )
 

@@ -10,18 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headstart.augment.transforms import SampledTransform, inverse_affine_matrix
+from headstart.base.clip_boxes import boxes_that_stay, clip_boxes
 
-MIN_VISIBLE_SHARE = 0.3  # share of a box that must stay inside the picture
 BoxArray = npt.NDArray[np.float64]  # (b, 4): xmin, ymin, xmax, ymax
 
 
 def transform_boxes(
     boxes: BoxArray, transform: SampledTransform, width: float, height: float
 ) -> tuple[BoxArray, npt.NDArray[np.bool_]]:
-    """Boxes of a picture after a transform, clipped to it, and which of them are still visible.
+    """Boxes of a picture after a transform, cut at its frame, and which of them stay by the rule of `clip_boxes`.
 
-    A rotated box becomes the upright bounding box of its four corners. A box is not visible if less than 30 % of it
-    is inside the picture, or less than a pixel.
+    A rotated or sheared box becomes the upright bounding box of what is left of it within the frame.
 
     Args:
         boxes: corners (b, 4), in pixels.
@@ -32,23 +31,58 @@ def transform_boxes(
     Returns:
         Corners (b, 4) in pixels, and a mask (b,).
     """
-    size = np.array([width, height])
+    size: BoxArray = np.array([width, height])
     x1, y1, x2, y2 = boxes.T
     corners = np.stack([np.stack(pair, -1) for pair in ((x1, y1), (x2, y1), (x1, y2), (x2, y2))], 1)  # (b, 4, 2)
     matrix = np.array(inverse_affine_matrix(transform, width / height))  # output position -> input position, in -1..1
     moved = ((corners / size * 2 - 1) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     moved = (moved + 1) / 2 * size
     unclipped = np.concatenate([moved.min(1), moved.max(1)], 1)
-    clipped = unclipped.clip(0, [*size, *size])
-    sides = clipped[:, 2:] - clipped[:, :2]
-    share = sides.prod(1) / (unclipped[:, 2:] - unclipped[:, :2]).prod(1).clip(1e-9)
-    return clipped, (share >= MIN_VISIBLE_SHARE) & (sides >= 1).all(1)
+    if not (transform.rotation or transform.shear):
+        return clip_boxes(unclipped, width, height)
+    # Where the frame's corners come from: those that come from inside a box are inside its transformed outline.
+    frame = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
+    origin = ((frame @ matrix[:, :2].T + matrix[:, 2]) + 1) / 2 * size  # (4, 2)
+    covered = ((origin >= boxes[:, None, :2]) & (origin <= boxes[:, None, 2:])).all(-1)  # (b, 4)
+    clipped = _bounding_boxes_in_frame(moved, covered, size)
+    return clipped, boxes_that_stay(unclipped, clipped)
+
+
+def _bounding_boxes_in_frame(corners: BoxArray, covered: npt.NDArray[np.bool_], size: BoxArray) -> BoxArray:
+    """Bounding boxes of what parallelograms have within the frame from 0 to `size`, (b, 4); all 0: nothing.
+
+    Its extremes are corners of the outline within the frame, crossings of the outline with the frame, and corners of
+    the frame that the outline covers.
+
+    Args:
+        corners: of the parallelograms, (b, 4, 2), in the order of `transform_boxes`.
+        covered: which of the frame's corners each of them covers, (b, 4), in that order too.
+        size: width and height, (2,).
+    """
+    count = len(corners)
+    points, valid = [corners], [((corners >= 0) & (corners <= size)).all(-1)]
+    starts, ends = corners[:, [0, 1, 3, 2]], corners[:, [1, 3, 2, 0]]  # of the four edges
+    for axis, side in ((0, 0.0), (0, size[0]), (1, 0.0), (1, size[1])):
+        with np.errstate(divide="ignore", invalid="ignore"):  # an edge along this side of the frame
+            along = (side - starts[..., axis]) / (ends[..., axis] - starts[..., axis])
+        crosses = (along >= 0) & (along <= 1)
+        crossing = starts + np.where(crosses, along, 0)[..., None] * (ends - starts)
+        crossing[..., axis] = side
+        other = crossing[..., 1 - axis]
+        points.append(crossing)
+        valid.append(crosses & (other >= 0) & (other <= size[1 - axis]))
+    points.append(np.broadcast_to(np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * size, (count, 4, 2)))
+    valid.append(covered)
+    all_points, is_valid = np.concatenate(points, 1), np.concatenate(valid, 1)[..., None]
+    low, high = (np.where(is_valid, all_points, far) for far in (np.inf, -np.inf))
+    boxes = np.concatenate([low.min(1), high.max(1)], 1)
+    return np.where(is_valid.any(1), boxes, 0.0)
 
 
 def transform_targets(target: Tensor, transform: SampledTransform, size: int) -> Tensor:
-    """`transform_boxes` for a picture's targets (m, 5), label and corners in pixels of a square input; visible ones."""
-    boxes, visible = transform_boxes(target[:, 1:].double().numpy(), transform, size, size)
-    return torch.cat([target[:, :1], torch.from_numpy(boxes).float()], 1)[torch.from_numpy(visible)]
+    """`transform_boxes` for a picture's targets (m, 5), label and corners in pixels of a square input."""
+    boxes, stay = transform_boxes(target[:, 1:].double().numpy(), transform, size, size)
+    return torch.cat([target[:, :1], torch.from_numpy(boxes).float()], 1)[torch.from_numpy(stay)]
 
 
 def make_mosaic(pictures: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The preview sheet of the augment stage: some training pictures, each beside random transforms of it."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from headstart.augment.box_transforms import BoxArray, transform_boxes
 from headstart.augment.transforms import sample_transform, transform_image
+from headstart.base.files import write_bytes
 from headstart.base.manifest import Image
+from headstart.base.stored_picture import open_stored_picture
 from headstart.params.root import Params
 
 COLUMNS, ROWS = 6, 5
@@ -45,7 +48,7 @@ def write_preview(
     pen.text((4, 6), "original", fill="black")
     pen.text((SIDE + 16, 6), "the same picture as training may see it", fill="black")
     for row, image in enumerate(images[::step][:ROWS]):
-        with Pillow.open(root / image.file_name) as opened:
+        with open_stored_picture(root / image.file_name) as opened:
             square = opened.convert("RGB").resize((SIDE, SIDE), Pillow.Resampling.BICUBIC)
         original = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
         original_boxes = boxes[image.id] * (SIDE / np.array([image.width, image.height] * 2))
@@ -56,7 +59,9 @@ def write_preview(
             transformed = transform_image(original, transform, gray_fill=gray_fill)
             moved, visible = transform_boxes(original_boxes, transform, SIDE, SIDE)
             sheet.paste(_outline_boxes(transformed, moved[visible]), (column * (SIDE + GAP) + 8, top))
-    sheet.save(path, quality=90)
+    encoded = io.BytesIO()
+    sheet.save(encoded, "JPEG", quality=90)
+    write_bytes(path, encoded.getvalue())
 
 
 def _outline_boxes(picture: Tensor, boxes: BoxArray) -> Pillow.Image:

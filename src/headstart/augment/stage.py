@@ -1,6 +1,7 @@
 """The augment stage: transformed copies of training pictures with their boxes, and a preview sheet."""
 
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from PIL import Image as Pillow
 from headstart.augment.box_transforms import BoxArray, transform_boxes
 from headstart.augment.preview import write_preview
 from headstart.augment.transforms import SampledTransform, sample_transform, transform_image
-from headstart.base.files import write_json
+from headstart.base.files import write_bytes, write_json
 from headstart.base.manifest import Annotation, Image, Manifest, read_manifest, write_manifest, xywh_to_xyxy
 from headstart.base.memory import keep_freed_memory
 from headstart.base.parallel import parallel_map
+from headstart.base.stored_picture import open_stored_picture
 from headstart.params.root import Params
 
 AugmentedCopy = tuple[Image, tuple[Annotation, ...]]
@@ -32,7 +34,7 @@ def augment(params: Params, root: Path, *, boxes: bool) -> None:
     train = read_manifest(root / "stages/split/train.json")
     (out / "images").mkdir(parents=True, exist_ok=True)
     originals = sorted(train.images, key=lambda image: image.id)
-    annotations = {image.id: tuple(a for a in train.annotations if a.image_id == image.id) for image in originals}
+    annotations = group_annotations(train)
     corners = {image_id: _to_xyxy(of_image) for image_id, of_image in annotations.items()}
     write_preview(originals, corners, params, root, out / "preview.jpg", gray_fill=boxes)
 
@@ -48,6 +50,14 @@ def augment(params: Params, root: Path, *, boxes: bool) -> None:
     write_manifest(_merge_copies(train, originals, copies), out / "train.json")
     write_json(out / "metrics.json", {"originals": len(originals), "copies": len(copies)})
     print(f"augment: {len(originals):,} training pictures, {len(copies):,} copies stored; stages/augment/preview.jpg")
+
+
+def group_annotations(manifest: Manifest) -> dict[int, list[Annotation]]:
+    """The annotations of each picture, by its id, in one pass over all of them."""
+    grouped: dict[int, list[Annotation]] = {image.id: [] for image in manifest.images}
+    for annotation in manifest.annotations:
+        grouped[annotation.image_id].append(annotation)
+    return grouped
 
 
 def _merge_copies(train: Manifest, originals: Sequence[Image], copies: Sequence[AugmentedCopy]) -> Manifest:
@@ -67,19 +77,22 @@ def _write_copy(
     image: Image, annotations: Sequence[Annotation], number: int, params: Params, root: Path, *, gray_fill: bool
 ) -> AugmentedCopy:
     """Write one transformed copy in the format of the original, PNG or JPEG; returns its records."""
-    with Pillow.open(root / image.file_name) as opened:
+    with open_stored_picture(root / image.file_name) as opened:
         # A grey picture stays grey, one channel of work instead of three, unless something gives it colour.
         file_format, is_gray = opened.format, opened.mode == "L" and not params.augment.noise
         pixels = np.asarray(opened.convert("L" if is_gray else "RGB"))
     picture = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
     transform = sample_transform(params.augment, params.seed, image.sha256, number)
     transformed = transform_image(picture, transform, gray_fill=gray_fill)
-    suffix, options = (".jpg", {"quality": 95}) if file_format == "JPEG" else (".png", {"compress_level": 1})
+    is_jpeg = file_format == "JPEG"
+    suffix, options = (".jpg", {"quality": 95}) if is_jpeg else (".png", {"compress_level": 1})
     path = root / "stages/augment/images" / f"{image.id:06d}-{number:02d}{suffix}"
     bands = [Pillow.fromarray(band) for band in transformed.numpy()]
     stored = Pillow.merge("RGB", bands) if len(bands) == 3 else bands[0]
-    stored.save(path, **options)  # type: ignore[arg-type]
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    encoded = io.BytesIO()
+    stored.save(encoded, "JPEG" if is_jpeg else "PNG", **options)
+    write_bytes(path, encoded.getvalue())  # not by Pillow, which for a full disk raises an error without its number
+    digest = hashlib.sha256(encoded.getvalue()).hexdigest()
     name = path.relative_to(root).as_posix()
     copy = image.model_copy(update={"file_name": name, "sha256": digest, "copy_of": image.id})
     return copy, tuple(_transform_annotations(annotations, transform, image))

@@ -1,7 +1,9 @@
 """Errors of users, as one line each, and how such a line is worded. Any other error keeps its traceback."""
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -9,8 +11,19 @@ class UserError(Exception):
 
 
 def missing_file(path: object, fix: str) -> UserError:
-    """The error for a file that should exist and does not."""
-    return UserError(f"{path}: no such file; {fix}")
+    """The error for a file that should exist and does not; in a subfolder of a project the fix is to leave it."""
+    root = root_above()
+    return UserError(f"{path}: no such file; {f'the project is in {root}: cd {root}' if root else fix}")
+
+
+def root_above() -> str | None:
+    """The way up to the project (the folder with dvc.yaml and params.yaml) from a folder in it, such as `../..`."""
+    here = Path.cwd()
+    roots = (
+        folder for folder in (here, *here.parents) if all((folder / n).exists() for n in ("dvc.yaml", "params.yaml"))
+    )
+    root = next(roots, here)
+    return None if root == here else os.path.relpath(root, here)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,12 +5,16 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from headstart.base.one_line import WRITE_ERRORS
 
 STALE_SECONDS = 24 * 3600  # an unfinished file that old belongs to a process that was killed
 
@@ -25,10 +29,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        yield part
-        part.replace(path)
+        with name_write_errors(path, part):
+            yield part
+            part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that is being raised matters more
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def name_write_errors(path: Path, part: Path) -> Iterator[None]:
+    """Make errors of writing `part`, the temporary file of `path`, name `path`.
+
+    A failed write() names no file, and libraries in other languages raise errors of their own for a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename) == str(part) or (error.filename is None and error.errno in WRITE_ERRORS):
+            error.filename, error.filename2 = str(path), None
+        raise
+    except Exception as error:
+        # Rust's words for a failed system call: safetensors' "I/O error: No space left on device (os error 28)".
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
 
 
 def remove_stale_files(folder: Path, pattern: str = "*.part") -> None:
@@ -92,3 +117,12 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex; read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32_file(path: Path) -> int:
+    """CRC-32 of a file's bytes, read in blocks: notices a disk's damage at several times the speed of SHA-256."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

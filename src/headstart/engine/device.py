@@ -63,15 +63,20 @@ def configure_torch(params: TrainParams, seed: int) -> Compute:
     torch.backends.cudnn.benchmark = False
     # Nothing here reads uninitialized memory, and filling it would cost a pass over each block.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # With its index: the current device is a thread's own, and batches are made in threads.
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    bf16_supported = _computes_bf16(device)
+    device = chosen_device()
+    bf16_supported = computes_bf16(device)
     if params.precision == "bf16" and not bf16_supported:
         raise UserError("params.yaml: train.precision: 'bf16': this machine does not compute in bf16; use auto or fp32")
     return Compute(device, bf16=bf16_supported and params.precision != "fp32", cpu_kernels=params.cpu_kernels)
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def chosen_device() -> torch.device:
+    """The GPU that torch sees, else the CPU."""
+    # With its index: the current device is a thread's own, and batches are made in threads.
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def computes_bf16(device: torch.device) -> bool:
     """Whether bf16 matrices are multiplied in hardware; emulation would be slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

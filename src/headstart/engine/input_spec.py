@@ -61,14 +61,17 @@ def resize_to_input(picture: Pillow.Image, input_spec: InputSpec) -> Pixels:
 
 
 def boxes_to_input(boxes: XyxyArray, width: int, height: int, input_spec: InputSpec) -> XyxyArray:
-    """Boxes (b, 4) in pixels of a picture of this size -> in pixels of the network's input, clipped to it."""
+    """Boxes (b, 4) in pixels of a picture of this size -> in pixels of the network's input.
+
+    They are not clipped: with `resize: crop` they may reach beyond the input, or lie outside it.
+    """
     scale, offset = _scale_and_offset(width, height, input_spec)
-    clipped: XyxyArray = (boxes * scale - offset).clip(0, input_spec.size).astype(np.float32)
-    return clipped
+    in_input: XyxyArray = (boxes * scale - offset).astype(np.float32)
+    return in_input
 
 
 def boxes_from_input(boxes: XyxyArray, width: int, height: int, input_spec: InputSpec) -> XyxyArray:
-    """The inverse: boxes (b, 4) in pixels of the network's input -> in pixels of the picture, clipped to it."""
+    """Detected boxes (b, 4) in pixels of the network's input -> in pixels of the picture, clipped to it."""
     scale, offset = _scale_and_offset(width, height, input_spec)
     clipped: XyxyArray = ((boxes + offset) / scale).clip(0, [width, height, width, height]).astype(np.float32)
     return clipped

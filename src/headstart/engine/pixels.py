@@ -1,26 +1,31 @@
 """Picture files -> pixels in the network's input size: decoded once, cached as a memory-mapped array. No torch."""
 
-import errno
 import hashlib
-import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Pillow
 
 from headstart.base import distributed
-from headstart.base.cache_dir import mark_used, write_entry_file
+from headstart.base.cache_dir import fits_cache, mark_used
+from headstart.base.code_digest import code_digest
 from headstart.base.manifest import Image
-from headstart.base.parallel import parallel_map, process_cpu_count
+from headstart.base.parallel import process_cpu_count
+from headstart.base.stored_picture import open_stored_picture
 from headstart.engine.input_spec import InputSpec, Pixels, resize_to_input
+from headstart.engine.pixel_file import CheckedRows, open_checked_rows, write_checked_rows
+
+# What computes the pixels of a stored picture: part of the cache's key.
+PIXEL_MODULES = ("headstart.engine.input_spec", "headstart.engine.pixels")
 
 
 def read_pixels(path: Path, input_spec: InputSpec) -> Pixels:
     """Pixels (size, size, 3) of a file that the fetch stage has validated and stored upright."""
-    with Pillow.open(path) as picture:
+    with open_stored_picture(path) as picture:
         return resize_to_input(picture, input_spec)
 
 
@@ -42,8 +47,9 @@ class LazyPixels:
 def load_pixels_or_lazy(
     max_gb: float, images: Sequence[Image], root: Path, input_spec: InputSpec
 ) -> Pixels | LazyPixels:
-    """`load_pixels`, or `LazyPixels` where they take more than `max_gb` (10^9 bytes). Both give the same pixels."""
-    if len(images) * input_spec.size**2 * 3 > max_gb * 1e9:
+    """`load_pixels`, or `LazyPixels` where the cache would take more than `max_gb` (10^9 bytes). Both give the same."""
+    path = _cache_file(images, root, input_spec)
+    if not distributed.broadcast_object(fits_cache(path.parent, len(images) * input_spec.size**2 * 3, max_gb)):
         return LazyPixels(images, root, input_spec)
     with distributed.main_process_first():
         return load_pixels(images, root, input_spec, "decode")
@@ -52,8 +58,8 @@ def load_pixels_or_lazy(
 def load_pixels(images: Sequence[Image], root: Path, input_spec: InputSpec, label: str) -> Pixels:
     """All pictures, (n, size, size, 3), as a memory-mapped file under .cache/pixels, made once for a list of pictures.
 
-    The folder's name is the hash of the pictures' sha256 and of the resizing: other pictures or another size are
-    another folder.
+    The folder's name is the hash of the pictures' sha256, of the resizing and of the code that does it: other pictures
+    or another size are another folder. Each row has a checksum in the file; rows that disagree are decoded anew.
 
     Args:
         images: pictures, in the order of the rows.
@@ -61,39 +67,32 @@ def load_pixels(images: Sequence[Image], root: Path, input_spec: InputSpec, labe
         input_spec: size and resizing; mean and std do not matter here.
         label: of the progress bar.
     """
+    path = _cache_file(images, root, input_spec)
+    mark_used(path.parent, f"{input_spec.description()} {input_spec.interpolation}")
+    shape = (len(images), input_spec.size, input_spec.size, 3)
+    try:
+        cached = open_checked_rows(path, shape)
+    except FileNotFoundError:
+        cached = CheckedRows(None, range(len(images)))
+    else:
+        if cached.damaged:
+            print(f"warning: {path.relative_to(root)}: {cached.description()}; decoded anew", file=sys.stderr)
+    if cached.rows is not None and not cached.damaged:
+        return cached.rows
+    missing = set(cached.damaged)
+
+    def decode(row: int) -> Pixels:
+        if cached.rows is not None and row not in missing:
+            intact: Pixels = cached.rows[row]
+            return intact
+        return read_pixels(root / images[row].file_name, input_spec)
+
+    return write_checked_rows(path, shape, decode, label)
+
+
+def _cache_file(images: Sequence[Image], root: Path, input_spec: InputSpec) -> Path:
     key = hashlib.sha256(input_spec.model_dump_json(include={"size", "resize", "interpolation", "crop"}).encode())
+    key.update(f"{version('pillow')} {code_digest(PIXEL_MODULES)}".encode())
     for image in images:
         key.update(image.sha256.encode())
-    path = root / ".cache/pixels" / key.hexdigest()[:32] / "pixels.npy"
-    mark_used(path.parent, f"{input_spec.description()} {input_spec.interpolation}")
-    try:
-        cached: Pixels = np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        return _decode_to_cache(images, root, input_spec, path, label)
-    return cached
-
-
-def _decode_to_cache(images: Sequence[Image], root: Path, input_spec: InputSpec, path: Path, label: str) -> Pixels:
-    shape = (len(images), input_spec.size, input_spec.size, 3)
-    with write_entry_file(path) as part:
-        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        _preallocate(part)
-
-        def decode(row: int) -> None:
-            pixels[row] = read_pixels(root / images[row].file_name, input_spec)
-
-        parallel_map(decode, range(len(images)), label)
-        pixels.flush()
-    pixels.flags.writeable = False
-    return pixels
-
-
-def _preallocate(file: Path) -> None:
-    """Allocate a sparse file's blocks: a full disk is an error here, and a SIGBUS when a page is written later."""
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as opened:
-            try:
-                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-            except OSError as error:
-                if error.errno == errno.ENOSPC:  # any other: a file system that cannot preallocate
-                    raise
+    return root / ".cache/pixels" / key.hexdigest()[:32] / "pixels.npy"

@@ -68,7 +68,7 @@ def _render_svg(size: tuple[float, float], draw: Callable[[Figure], None]) -> st
 
 
 def matrix_plot(alt: str, counts: Ints, names: Sequence[str]) -> Plot:
-    """Confusion matrix of the fine-tuned model: actual classes (rows) by predicted ones (columns).
+    """Confusion matrix of the exported model: actual classes (rows) by predicted ones (columns).
 
     The colour is the share of the row.
     """
@@ -93,7 +93,7 @@ def matrix_plot(alt: str, counts: Ints, names: Sequence[str]) -> Plot:
                 count = str(counts[row, column])
                 axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=font_size)
 
-    return render_plot("Confusion matrix of the fine-tuned model", alt, (side + 1.8, side + 1.2), draw)
+    return render_plot("Confusion matrix of the exported model", alt, (side + 1.8, side + 1.2), draw)
 
 
 def line_plot(

@@ -26,22 +26,25 @@ def metrics_json(
     evaluation: Evaluation[ModelMetricsT],
     model_metrics: Callable[[ModelMetricsT], Mapping[str, object]],
     difference_name: str,
-) -> dict[str, object]:
+    kept_head: str = "",
+) -> dict[str, dict[str, object]]:
     """metrics.json of either task.
 
     Args:
         evaluation: of both models.
         model_metrics: one model's metrics as JSON.
         difference_name: the metric that `evaluation.difference` is of.
+        kept_head: as in ReportFacts.
 
     Returns:
-        `test` (the fine-tuned model), `head_only` and `difference`.
+        `test` (the fine-tuned model), `head_only` and `difference`; `kept_head` where the head-only model was kept.
     """
-    return {
-        "test": model_metrics(evaluation.fine_tuned),
-        "head_only": model_metrics(evaluation.head_only),
-        "difference": estimate_json(difference_name, evaluation.difference),
+    metrics: dict[str, dict[str, object]] = {
+        "test": dict(model_metrics(evaluation.fine_tuned)),
+        "head_only": dict(model_metrics(evaluation.head_only)),
+        "difference": dict(estimate_json(difference_name, evaluation.difference)),
     }
+    return metrics | ({"kept_head": {"note": kept_head}} if kept_head else {})
 
 
 def estimates_json(estimates: Mapping[str, Estimate]) -> dict[str, float | str]:

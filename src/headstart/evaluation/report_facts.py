@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.files import read_json
+from headstart.base.kept_head import kept_head_sentence
 from headstart.base.manifest import Manifest, Split, count_licenses, count_sources
 from headstart.evaluation.report_tables import Table
 from headstart.models.file import ModelSpec
@@ -24,8 +25,9 @@ class ReportFacts:
         sources: pictures by source.
         licenses: pictures by licence.
         duplicates: pictures by kind of duplicate.
-        frozen: block by block, whether it was trained.
+        frozen: block by block, whether it had trained in the epoch that was kept.
         notes: warnings, such as test pictures that the backbone may have been pretrained on.
+        kept_head: a sentence, where no epoch of fine-tuning beat the head-only model, which was kept; else empty.
     """
 
     title: str
@@ -36,6 +38,7 @@ class ReportFacts:
     duplicates: Mapping[str, int]
     frozen: Table
     notes: tuple[str, ...] = ()
+    kept_head: str = ""
 
 
 def collect_report_facts(
@@ -60,6 +63,7 @@ def collect_report_facts(
     split_metrics = read_json(root / "stages/split/metrics.json")
     weights = read_json(root / "stages/weights/weights.json")
     blocks = read_json(root / "stages/fine-tune/blocks.json")
+    best_epoch = read_json(root / "stages/fine-tune/metrics.json")["best_epoch"]
     images = [image for manifest in splits.values() for image in manifest.images]
     return ReportFacts(
         title=" or ".join(spec.labels) if len(spec.labels) <= 3 else f"{len(spec.labels)} labels",
@@ -74,10 +78,11 @@ def collect_report_facts(
         },
         frozen=Table(
             caption="Frozen blocks",
-            header=("block", "name", "parameters", "while fine-tuning"),
+            header=("block", "name", "parameters", "in the epoch that was kept"),
             rows=tuple((row["block"], row["name"], row["parameters"], row["state"]) for row in blocks),
         ),
         notes=(*_pretraining_overlap_notes(splits, weights["source"]), *notes),
+        kept_head=kept_head_sentence(params.fine_tune.lr) if best_epoch == 0 else "",
     )
 
 
@@ -91,7 +96,7 @@ def _settings(
         "pretrained weights": f"{weights['source']}, licence {weights['license']}, "
         f"{weights['parameters']:,} parameters",
         "picture size": f"{spec.input.size} px ({spec.input.resize})",
-        "frozen": f"{frozen} of {len(of_backbone)} blocks while fine-tuning",
+        "frozen": f"{frozen} of {len(of_backbone)} blocks while fine-tuning, in the epoch that was kept",
         "augmented copies": f"{params.augment.copies} of each training picture",
         "train-head": f"at most {params.train_head.max_epochs()} epochs, learning rate {params.train_head.lr:g}",
         "fine-tune": f"at most {params.fine_tune.max_epochs()} epochs, learning rate {params.fine_tune.lr:g}, "

@@ -105,8 +105,8 @@ def metric_rows(
 
 
 def class_table(header: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
-    """The fine-tuned model's metrics by label."""
-    return Table("Metrics of the fine-tuned model by label", ("label", *header), tuple(rows))
+    """The metrics by label of the model that fine-tuning left, which is exported."""
+    return Table("Metrics of the exported model by label", ("label", *header), tuple(rows))
 
 
 def top_confusions_table(confusion: Ints, labels: Sequence[str], unit: str) -> Table:

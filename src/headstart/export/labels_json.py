@@ -9,7 +9,7 @@ def labels_json(spec: ModelSpec, usage: str, **own: float) -> dict[str, object]:
     Args:
         spec: of the network.
         usage: in words, from a picture to the outputs.
-        own: the task's number: temperature or threshold.
+        own: the task's own: temperature; or threshold, and whether NMS is across labels.
     """
     return {
         "task": spec.task,

@@ -39,6 +39,8 @@ def write_model_card(
     text = environment.get_template("detector_card.md.j2" if spec.detector else "classifier_card.md.j2").render(
         spec=spec,
         test=metrics["test"],
+        kept_head=metrics.get("kept_head", {}).get("note", ""),
+        nms=metrics.get("class_agnostic_nms"),
         head_only=metrics["head_only"],
         parity=parity,
         speed=speed,

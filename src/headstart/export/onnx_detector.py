@@ -26,9 +26,9 @@ MAX_CORNER_DIFFERENCE = 1.0  # pixels
 IOU_MARGIN = 1e-3  # NMS may decide differently about two boxes whose IoU is that near to its limit
 USAGE = (
     "upright RGB picture, resized as `input` says (Pillow), uint8 (batch, size, size, 3) as `pixels`; "
-    "normalisation, decoding and NMS are in the graph. `boxes` are corners (xmin, ymin, xmax, ymax) in pixels of "
-    "the input, highest score first, `labels` count from 0; a score of 0 is no box. `threshold`: believe scores from "
-    "there on."
+    "normalisation, decoding and NMS (across labels, if `class_agnostic_nms`) are in the graph. `boxes` are corners "
+    "(xmin, ymin, xmax, ymax) in pixels of the input, highest score first, `labels` count from 0; a score of 0 is no "
+    "box. `threshold`: believe scores from there on."
 )
 
 
@@ -36,12 +36,13 @@ class ExportedDetector(nn.Module):
     """Pixels (n, size, size, 3) uint8 -> boxes (n, k, 4) in pixels of the input, scores and labels (n, k)."""
 
     # The names `whole`, `network` and `trunk` are in the names of the ONNX file's initializers.
-    def __init__(self, network: Detector, spec: ModelSpec) -> None:
+    def __init__(self, network: Detector, spec: ModelSpec, class_agnostic_nms: bool) -> None:
         super().__init__()
         self.network, self.whole = network, NormalizedNetwork(network, spec.input)
+        self.class_agnostic_nms = class_agnostic_nms
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return detector.predict(self.network, self.whole(pixels))
+        return detector.predict(self.network, self.whole(pixels), class_agnostic_nms=self.class_agnostic_nms)
 
 
 def export_detector(
@@ -52,22 +53,25 @@ def export_detector(
     Raises:
         UserError: the boxes differ.
     """
-    threshold = metrics["test"]["threshold"]
-    expected, nms_iou = write_detector_model(out, tensors, spec, pixels)
-    write_json(out / "labels.json", labels_json(spec, USAGE, threshold=threshold))
+    threshold, class_agnostic = metrics["test"]["threshold"], metrics["class_agnostic_nms"]["used"]
+    expected, nms_iou = write_detector_model(out, tensors, spec, pixels, class_agnostic_nms=class_agnostic)
+    own = {"threshold": threshold, "class_agnostic_nms": class_agnostic}
+    write_json(out / "labels.json", labels_json(spec, USAGE, **own))
     outputs = run_in_batches(Predictor(out).detector_output, pixels, DETECTOR_BATCH)
-    parity = check_detector_parity(out, outputs, expected, threshold, nms_iou, params.export)
+    parity = check_detector_parity(
+        out, outputs, expected, threshold, nms_iou, params.export, class_agnostic_nms=class_agnostic
+    )
     difference = parity["largest_difference_in_pixels"]
     return parity, outputs, f"{parity['boxes']} boxes, the largest difference {difference:.2g} pixels"
 
 
 @torch.no_grad()
 def write_detector_model(
-    out: Path, tensors: dict[str, Tensor], spec: ModelSpec, pixels: Pixels
+    out: Path, tensors: dict[str, Tensor], spec: ModelSpec, pixels: Pixels, *, class_agnostic_nms: bool = False
 ) -> tuple[DetectorOutput, float]:
     """Write model.onnx; the PyTorch model's boxes for `pixels`, in fp32, and the IoU limit of its NMS."""
     network = detector.build(tensors, spec)
-    unfolded = ExportedDetector(network, spec).eval()
+    unfolded = ExportedDetector(network, spec, class_agnostic_nms).eval()
     expected = run_in_batches(
         lambda batch: DetectorOutput(*(tensor.numpy() for tensor in unfolded(torch.from_numpy(np.array(batch))))),
         pixels,
@@ -75,7 +79,7 @@ def write_detector_model(
     )
     network.trunk, _ = fold_batch_norm(network.trunk, spec.input.size)
     write_onnx(
-        ExportedDetector(network, spec),
+        ExportedDetector(network, spec, class_agnostic_nms),
         out / "model.onnx",
         size=spec.input.size,
         outputs=DetectorOutput._fields,
@@ -85,7 +89,14 @@ def write_detector_model(
 
 
 def check_detector_parity(
-    out: Path, outputs: DetectorOutput, expected: DetectorOutput, threshold: float, nms_iou: float, params: ExportParams
+    out: Path,
+    outputs: DetectorOutput,
+    expected: DetectorOutput,
+    threshold: float,
+    nms_iou: float,
+    params: ExportParams,
+    *,
+    class_agnostic_nms: bool = False,
 ) -> dict[str, Any]:
     """Compare the boxes of onnxruntime and PyTorch: each box above the threshold has its counterpart, both ways.
 
@@ -98,6 +109,7 @@ def check_detector_parity(
         threshold: boxes with lower scores are not compared.
         nms_iou: limit of NMS.
         params: the section `export`.
+        class_agnostic_nms: NMS is across labels.
 
     Returns:
         parity.json.
@@ -111,7 +123,10 @@ def check_detector_parity(
         images, positions = np.nonzero(one.scores >= min_score)
         differences.append(_nearest_boxes(one, other, images, positions))
         unmatched = np.flatnonzero(~_same_box(*differences[-1], params.tolerance))
-        lost += sum(not _near_nms_limit(one, other, images[row], positions[row], nms_iou) for row in unmatched)
+        lost += sum(
+            not _near_nms_limit(one, other, images[row], positions[row], nms_iou, class_agnostic_nms)
+            for row in unmatched
+        )
     corner, score = (np.concatenate(both_ways) for both_ways in zip(*differences, strict=True))
     same = _same_box(corner, score, params.tolerance)
     if lost:
@@ -153,9 +168,11 @@ def _same_box(corner: Floats32, score: Floats32, tolerance: float) -> Bools:
     return same
 
 
-def _near_nms_limit(one: DetectorOutput, other: DetectorOutput, image: int, position: int, nms_iou: float) -> bool:
-    """Whether a box of the same label in `other` overlaps this box of `one` by just the limit of NMS."""
-    rivals = (other.labels[image] == one.labels[image, position]) & (other.scores[image] > 0)
+def _near_nms_limit(
+    one: DetectorOutput, other: DetectorOutput, image: int, position: int, nms_iou: float, any_label: bool
+) -> bool:
+    """Whether a box in `other`, of the same label or of any, overlaps this box of `one` by just the limit of NMS."""
+    rivals = (any_label | (other.labels[image] == one.labels[image, position])) & (other.scores[image] > 0)
     boxes = (one.boxes[image, position, None], other.boxes[image][rivals])
     iou = box_iou(*(torch.from_numpy(array) for array in boxes))
     return bool(((iou - nms_iou).abs() < IOU_MARGIN).any())

@@ -1,48 +1,57 @@
 """`headstart predict`: which picture files, and their predictions as text, JSON, or pictures with boxes drawn."""
 
-import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from headstart.base.errors import UserError, missing_file
-from headstart.base.files import write_bytes
-from headstart.export.predictor import FilePrediction
-from headstart.images.decode import validate_picture
+from headstart.base.errors import UserError, first_line, missing_file
+from headstart.export.predictor import FilePrediction, read_picture
+from headstart.images.decode import PictureError, open_upright
 from headstart.images.draw_boxes import DrawnBox, draw_boxes
+from headstart.images.picture_files import PICTURE_SUFFIXES, list_pictures
 from headstart.images.thumbnail import encode_jpeg
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 JPEG_QUALITY = 92
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and all pictures in the given folders, sorted.
+    """The given files, and all pictures in the given folders (those that fetch would read), sorted.
 
     Raises:
-        UserError: a path does not exist, or a folder holds no picture.
+        UserError: a path does not exist or cannot be read, or a folder holds no picture.
     """
     images: list[Path] = []
     for path in paths:
-        if not path.exists():
-            raise missing_file(path, "name pictures or folders of pictures")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise missing_file(path, "name pictures or folders of pictures") from None
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); name pictures or folders of pictures"
+            ) from None
+        inside = list_pictures(path) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path}: no picture in this folder (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
+            suffixes = " ".join(sorted(PICTURE_SUFFIXES))
+            raise UserError(f"{path}: no picture in this folder (looked for {suffixes}, hidden files aside)")
         images += inside
     return images
 
 
 def to_json_row(prediction: FilePrediction) -> dict[str, Any]:
     """A prediction for programs."""
-    row: dict[str, Any] = {"image": str(prediction.path)}
+    row: dict[str, Any] = {"image": printable_path(prediction.path)}
     if prediction.boxes is None:
         row |= {"label": prediction.label, "probabilities": prediction.probabilities}
     else:
         row["boxes"] = [box.to_json() for box in prediction.boxes]
     return row | {"error": prediction.error}
+
+
+def printable_path(path: Path) -> str:
+    """A path as text: bytes of a name that are not UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def to_text(prediction: FilePrediction) -> str:
@@ -61,10 +70,11 @@ def to_text(prediction: FilePrediction) -> str:
 def save_images_with_boxes(predictions: Sequence[FilePrediction], out: Path) -> list[Path]:
     """Write each picture with its boxes to the folder `out`, as JPEG under the picture's name; the files written.
 
-    A picture that could not be read is left out. Of two pictures of one name the second gets a number.
+    A picture that could not be read is left out. No file is replaced: where one of that name is there (another
+    picture's, an input, a link to one, or an earlier result) the new one gets a number.
 
     Raises:
-        UserError: the model is not a detector, or `out` is a file.
+        UserError: the model is not a detector, `out` is a file, or a picture was changed since its prediction.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--draw {out}: a file of that name is there; name a folder")
@@ -75,10 +85,29 @@ def save_images_with_boxes(predictions: Sequence[FilePrediction], out: Path) -> 
         if prediction.boxes is None:
             raise UserError("--draw: the model is a classifier and detects no boxes; leave --draw out")
         boxes = [DrawnBox(box.corners, f"{box.label} {box.score:.2f}") for box in prediction.boxes]
-        with Image.open(io.BytesIO(validate_picture(prediction.path.read_bytes()).data)) as picture:
-            drawn = draw_boxes(picture, boxes)
-        stem = prediction.path.stem
-        same = sum(path.stem.rpartition("~")[0] == stem or path.stem == stem for path in written)
-        written.append(out / (f"{stem}~{same + 1}.jpg" if same else f"{stem}.jpg"))
-        write_bytes(written[-1], encode_jpeg(drawn, JPEG_QUALITY))
+        try:
+            with open_upright(read_picture(prediction.path)) as picture:
+                drawn = draw_boxes(picture, boxes)
+        except (PictureError, OSError) as error:
+            raise UserError(f"{prediction.path}: {first_line(error)}; it was changed meanwhile: try again") from None
+        written.append(_write_new_file(out, prediction.path.stem, encode_jpeg(drawn, JPEG_QUALITY)))
     return written
+
+
+def _write_new_file(folder: Path, stem: str, data: bytes) -> Path:
+    """Write `stem.jpg`, or the first of `stem~2.jpg`, `stem~3.jpg`, … of which there is neither a file nor a link."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder / (f"{stem}~{number}.jpg" if number > 1 else f"{stem}.jpg")
+        try:
+            with path.open("xb") as file:
+                try:
+                    file.write(data)
+                    file.flush()
+                except OSError:  # a full disk: half a picture is none
+                    path.unlink()
+                    raise
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable")

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.base.arrays import Floats32, Ints
-from headstart.base.errors import missing_file
+from headstart.base.errors import first_line, missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec, Pixels, boxes_from_input, resize_to_input
-from headstart.images.decode import MAX_PIXELS, PictureError, open_upright
+from headstart.images.decode import MAX_BYTES, MAX_PIXELS, PictureError, open_upright
 
 OutputT = TypeVar("OutputT", bound="ClassifierOutput | DetectorOutput")
 
@@ -97,6 +97,21 @@ def preprocess(data: bytes, input_spec: InputSpec, max_pixels: int = MAX_PIXELS)
         return PreprocessedImage(resize_to_input(picture, input_spec), width, height)
 
 
+def read_picture(path: Path) -> bytes:
+    """The bytes of a picture file; no more than MAX_BYTES + 1, which are too many for a picture.
+
+    Raises:
+        OSError: it cannot be read.
+        PictureError: it is not a file (reading from a pipe would wait forever).
+    """
+    if not path.exists():
+        raise PictureError("missing", "no such file")
+    if not path.is_file():
+        raise PictureError("unreadable", "not a file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
 class Predictor:
     """The exported model of a folder.
 
@@ -145,9 +160,10 @@ class Predictor:
         """Yield a prediction for each file, in order; one that cannot be read has the reason as its `error`."""
         for path in paths:
             try:
-                image = preprocess(path.read_bytes(), self.input)
+                image = preprocess(read_picture(path), self.input)
             except (PictureError, OSError) as error:
-                yield FilePrediction({}, None if self.threshold is None else (), path=path, error=str(error))
+                reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else first_line(error)
+                yield FilePrediction({}, None if self.threshold is None else (), path=path, error=reason)
                 continue
             (prediction,) = self.predict_images([image], self.threshold or 0.0)
             yield FilePrediction(prediction.probabilities, prediction.boxes, path=path)

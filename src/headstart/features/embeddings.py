@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from headstart.base import distributed
 from headstart.base.cache_dir import format_size, mark_used
+from headstart.base.code_digest import code_digest
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image
 from headstart.base.parallel import parallel_map
@@ -33,6 +34,13 @@ from headstart.features.split_network import SplitNetwork, split_network
 from headstart.models.file import ModelSpec, hash_tensors
 from headstart.models.freeze import freeze_blocks, list_blocks, resolve_freeze_depth
 
+# What computes rows, from a picture's file to the cache: part of its key.
+ROW_CODE = (
+    "headstart.engine",
+    "headstart.features",
+    *(f"headstart.models.{name}" for name in ("backbone", "detector_parts", "freeze", "pretrained", "pyramid")),
+    "headstart.models.torchvision_detectors",
+)
 BATCHES_PER_SHARD = 16  # batches in one file of the cache; what a kill can lose
 
 
@@ -74,7 +82,7 @@ class FrozenBackbone:
 
     def cache_folder(self, kind: str, *more: object) -> Path:
         """Where rows are cached: the key is all that they depend on, the picture aside."""
-        code = [f"{name} {version(name)}" for name in ("pillow", "timm", "torch")]
+        code = [*(f"{name} {version(name)}" for name in ("pillow", "timm", "torch")), code_digest(ROW_CODE)]
         parts = (self.name, self.sha256, self.input_spec.model_dump_json(), self.compute.description(), *code, *more)
         return self.root / f".cache/{kind}" / hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
 
@@ -87,6 +95,8 @@ class FrozenBackbone:
 def compute_embeddings(images: Sequence[Image], backbone: FrozenBackbone, depth: int = 0) -> Tensor:
     """Features (n, features), fp32, of pictures in their order; only pictures missing from the cache are run.
 
+    They are the same bits whatever `depth` is.
+
     Args:
         images: pictures; the cache identifies them by their sha256.
         backbone: whose features.
@@ -94,19 +104,40 @@ def compute_embeddings(images: Sequence[Image], backbone: FrozenBackbone, depth:
     """
     folder = backbone.cache_folder("embeddings")
     mark_used(folder, backbone.description())
-    rows = read_cached_rows(folder)
+    rows = read_cached_rows(folder, _names(images))
     missing = _missing_images(images, rows)
     if missing and depth:
-        parts = _split_backbone(backbone, depth)
-        activations = compute_activations(missing, backbone, depth, parts)
-        inputs = [activations[image.sha256] for image in missing]
-        compute = backbone.compute
-        upper = optimize(compute.to_device(parts.upper), compute, torch.stack(inputs[:2]).float(), training=False)
-        features = run_inference_on_rows(upper, inputs, compute, shared=True)
-        rows |= write_cached_rows(folder, [image.sha256 for image in missing], features)
-    elif missing:
+        features = _features_from_activations(missing, backbone, depth)
+        if features is not None:
+            rows |= write_cached_rows(folder, [image.sha256 for image in missing], features)
+            missing = []
+    if missing:
         rows |= _run_and_cache(missing, backbone, build_folded_backbone(backbone)[0], folder, torch.float32)
     return torch.stack([rows[image.sha256] for image in images])
+
+
+def _features_from_activations(images: Sequence[Image], backbone: FrozenBackbone, depth: int) -> Tensor | None:
+    """Features from activations, which are cached; None where that gives other bits than the whole backbone does.
+
+    Activations are cached in the precision of the forward pass. Some networks keep them in fp32 inside a bf16 pass, and
+    features must not depend on what is cached; one batch of these pictures shows it.
+    """
+    compute, size = backbone.compute, backbone.input_spec.size
+    parts = _split_backbone(backbone, depth)
+    activations = compute_activations(images, backbone, depth, parts)
+    inputs = [activations[image.sha256] for image in images]
+    upper = optimize(compute.to_device(parts.upper), compute, torch.stack(inputs[:2]).float(), training=False)
+    features = run_inference_on_rows(upper, inputs, compute, shared=True)
+    batch = images[:INFERENCE_BATCH]
+    pixels = np.stack([read_pixels(backbone.root / image.file_name, backbone.input_spec) for image in batch])
+
+    def run(network: nn.Module) -> Tensor:
+        optimized = optimize(compute.to_device(network), compute, example_input(size), training=False)
+        return run_inference(optimized, pixels, backbone.input_spec, compute)
+
+    exact = torch.equal(run(parts.lower), torch.stack(inputs[: len(batch)]).float())
+    same = exact and torch.equal(run(build_folded_backbone(backbone)[0]), features[: len(batch)])
+    return features if distributed.broadcast_object(same) else None
 
 
 def compute_activations(
@@ -158,9 +189,8 @@ def compute_activation_rows(
     """
     folder = backbone.cache_folder("activations", part)
     mark_used(folder, f"{backbone.description()}, {part}")
-    rows = read_cached_rows(folder)
-    missing = _missing_images(images, rows)
-    if missing:
+    rows = read_cached_rows(folder, _names(images))
+    if missing := _missing_images(images, rows):
         rows |= _run_and_cache(missing, backbone, build_lower(), folder, backbone.compute.dtype, batch)
     return rows
 
@@ -182,6 +212,10 @@ def _split_backbone(backbone: FrozenBackbone, depth: int) -> SplitNetwork:
     return split_network(network, frozen, backbone.input_spec.size)
 
 
+def _names(images: Sequence[Image]) -> set[str]:
+    return {image.sha256 for image in images}
+
+
 def _missing_images(images: Sequence[Image], rows: Mapping[str, Tensor]) -> list[Image]:
     """Pictures without a row, once each. The main process decides: others may see files that were added meanwhile."""
     return distributed.broadcast_object(
@@ -200,7 +234,7 @@ def _run_and_cache(
     """Run pictures through a network and cache their rows shard by shard; each process runs its part of them."""
     input_spec, compute = backbone.input_spec, backbone.compute
     network = optimize(compute.to_device(network), compute, example_input(input_spec.size), training=False)
-    images = images[distributed.rank_slice(len(images))]
+    names, images = _names(images), images[distributed.rank_slice(len(images))]
     per_shard = batch * BATCHES_PER_SHARD
     shards = [images[start : start + per_shard] for start in range(0, len(images), per_shard)]
     rows: dict[str, Tensor] = {}
@@ -211,4 +245,4 @@ def _run_and_cache(
     if distributed.get_world_size() == 1:
         return rows
     distributed.wait_for_all()
-    return read_cached_rows(folder)
+    return read_cached_rows(folder, names)

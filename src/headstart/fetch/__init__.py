@@ -1,3 +1,3 @@
 """The fetch stage: pictures from every kind of source, validated and hashed, in one manifest."""
 
-__all__ = ["stage"]
+__all__ = ["outside", "stage"]

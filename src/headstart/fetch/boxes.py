@@ -1,10 +1,11 @@
 """Boxes converted from their source's units to pixels of the upright picture, and clipped to it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headstart.fetch.sources.records import SourceImage
+from headstart.fetch.sources.records import SourceBox, SourceImage
 from headstart.images.decode import PictureError, ValidatedPicture
 
 
@@ -21,44 +22,68 @@ class PixelBoxes:
     """The boxes of one picture.
 
     Attributes:
-        boxes: those that have an area within the picture.
+        boxes: all of them, as far as they lie within the picture.
         clipped: how many of them reached beyond the picture and were cut.
-        dropped: for each box left out, why.
     """
 
     boxes: tuple[PixelBox, ...]
     clipped: int
-    dropped: tuple[str, ...]
 
 
 def convert_boxes(source_image: SourceImage, picture: ValidatedPicture) -> PixelBoxes:
     """Rotate boxes together with their picture, scale them to its pixels, clip them.
 
     Raises:
-        PictureError: the annotation was made for a picture of another aspect ratio.
+        PictureError: the annotation was made for a picture of another aspect ratio, or its boxes do not fit the size
+            that it gives; or a box cannot be used, for without it the picture would show an object that is taught as
+            background.
     """
     size = (float(picture.width), float(picture.height))
     frame = source_image.frame or size
+    _check_scale(source_image.boxes, frame, size)
     orientation = _orientation_of_boxes(source_image, picture)
-    boxes, dropped, clipped = [], [], 0
-    for box in source_image.boxes:
-        corners = _orient_corners(
-            [box.xmin / frame[0], box.ymin / frame[1], box.xmax / frame[0], box.ymax / frame[1]], orientation
-        )
-        if not all(math.isfinite(corner) for corner in corners):
-            dropped.append(f"box of {box.label!r} dropped: a corner is not a finite number")
-            continue
-        inside = [min(max(corner, 0.0), 1.0) for corner in corners]
-        x, y = inside[0] * size[0], inside[1] * size[1]
-        width, height = inside[2] * size[0] - x, inside[3] * size[1] - y
-        if width <= 0 or height <= 0:
-            dropped.append(f"box of {box.label!r} dropped: no area within the picture")
-            continue
-        beyond = [abs(a - b) for a, b in zip(corners, inside, strict=True)]
-        # Half a pixel beyond the edge is rounding, not a defect.
-        clipped += max(beyond[0], beyond[2]) * size[0] > 0.5 or max(beyond[1], beyond[3]) * size[1] > 0.5
-        boxes.append(PixelBox(box.label, (round(x, 3), round(y, 3), round(width, 3), round(height, 3)), box.crowd))
-    return PixelBoxes(tuple(boxes), clipped, tuple(dropped))
+    converted = [_convert_box(box, frame, size, orientation) for box in source_image.boxes]
+    return PixelBoxes(tuple(box for box, _ in converted), sum(is_clipped for _, is_clipped in converted))
+
+
+def _check_scale(boxes: Sequence[SourceBox], frame: tuple[float, float], size: tuple[float, float]) -> None:
+    """Raise PictureError where a box reaches beyond the annotated size, and the picture is larger than that.
+
+    Then the size is of a smaller copy and the boxes are of the picture: scaled by it, all of them would be wrong.
+    """
+    if frame == (1.0, 1.0) or max(frame) + 1 >= max(size):
+        return
+    for box in boxes:
+        if box.xmax > 1.02 * frame[0] + 1 or box.ymax > 1.02 * frame[1] + 1:
+            name = f"{box.where}: box of {box.label!r}" if box.where else f"box of {box.label!r}"
+            raise PictureError(
+                "other_size",
+                f"{name}: it ends at {box.xmax:g}, {box.ymax:g}, beyond its annotation's picture of {frame[0]:g} x "
+                f"{frame[1]:g} pixels; this one has {size[0]:g} x {size[1]:g}: correct the size there",
+            )
+
+
+def _convert_box(
+    box: SourceBox, frame: tuple[float, float], size: tuple[float, float], orientation: int
+) -> tuple[PixelBox, bool]:
+    """One box in pixels of the picture of that size, and whether it had to be clipped."""
+    corners = _orient_corners(
+        [box.xmin / frame[0], box.ymin / frame[1], box.xmax / frame[0], box.ymax / frame[1]], orientation
+    )
+    name = f"{box.where}: box of {box.label!r}" if box.where else f"box of {box.label!r}"
+    written = ", ".join(f"{corner:g}" for corner in (box.xmin, box.ymin, box.xmax, box.ymax))
+    if not all(math.isfinite(corner) for corner in corners):
+        raise PictureError("box", f"{name}: a corner of {written} is not a finite number")
+    inside = [min(max(corner, 0.0), 1.0) for corner in corners]
+    x, y = inside[0] * size[0], inside[1] * size[1]
+    width, height = inside[2] * size[0] - x, inside[3] * size[1] - y
+    bbox = (round(x, 3), round(y, 3), round(width, 3), round(height, 3))
+    if bbox[2] <= 0 or bbox[3] <= 0:
+        raise PictureError("box", f"{name}: {written} has no area within the picture of {size[0]:g} x {size[1]:g}")
+    beyond = [abs(a - b) for a, b in zip(corners, inside, strict=True)]
+    # Half a pixel beyond the edge is rounding, not a defect.
+    is_clipped = max(beyond[0], beyond[2]) * size[0] > 0.5 or max(beyond[1], beyond[3]) * size[1] > 0.5
+    return PixelBox(box.label, bbox, box.crowd), is_clipped
 
 
 def _orientation_of_boxes(source_image: SourceImage, picture: ValidatedPicture) -> int:

@@ -92,7 +92,6 @@ def fetch_metrics(stored: list[StoredImage], rejections: list[Rejection], *, box
         **({"background": sum(not item.pixel_boxes.boxes for item in stored)} if boxes else {}),
         "boxes": sum(len(item.pixel_boxes.boxes) for item in stored),
         "boxes_clipped": sum(item.pixel_boxes.clipped for item in stored),
-        "boxes_dropped": sum(len(item.pixel_boxes.dropped) for item in stored),
         **{f"label.{label}": count for label, count in sorted(labels.items())},
         **{f"converted.{conversion}": count for conversion, count in sorted(conversions.items())},
         **{f"failed.{kind}": count for kind, count in sorted(failed.items())},

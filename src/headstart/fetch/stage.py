@@ -12,7 +12,9 @@ from headstart.base.parallel import parallel_map
 from headstart.fetch.boxes import convert_boxes
 from headstart.fetch.http.download import download_images
 from headstart.fetch.http.responses import DownloadError
+from headstart.fetch.label_conflicts import check_conflicts, conflict_rejections, find_conflicts
 from headstart.fetch.outputs import FETCH_FOLDER, StoredImage, build_manifest, fetch_metrics, format_summary, write_csv
+from headstart.fetch.outside import write_outside
 from headstart.fetch.sources.collect import collect_images
 from headstart.fetch.sources.records import LocalFile, Rejection, RemoteFile, Scene, SourceImage
 from headstart.fetch.sources.scene import render_scene
@@ -30,21 +32,25 @@ def fetch(params: Params, root: Path, *, boxes: bool) -> None:
         boxes: the task learns from boxes; else from one label a picture.
 
     Raises:
-        UserError: a source is invalid, more pictures than `fetch.max_failed` were rejected, or what is left
-            is too little: fewer than two labels to classify, no box to detect.
+        UserError: a source is invalid, more pictures than `fetch.max_failed` were rejected, identical pictures
+            have different labels, or what is left is too little: fewer than two labels to classify, no box to detect.
     """
     folder = root / FETCH_FOLDER
     shutil.rmtree(folder / "images", ignore_errors=True)
     (folder / "annotations.json").unlink(missing_ok=True)  # its presence means that the stage is complete
+    write_outside(params.fetch, root)  # before anything is read: a file that comes meanwhile runs fetch again
     listed = collect_images(params.fetch, root, boxes=boxes)
     local = _download_remote(listed, params.fetch.downloads)
     results = _decode_and_store(local, root, boxes=boxes)
     stored = [item for item in results if isinstance(item, StoredImage)]
     rejections = [item for item in results if isinstance(item, Rejection)]
-    rejections += [rejection for item in stored for rejection in _box_rejections(item)]
-    write_csv(folder / "failed.csv", ("source", "location", "reason"), rejections)
+    conflicts = find_conflicts(stored, boxes=boxes)
+    allowed = params.fetch.allow_conflicting_labels
+    contradictions = [] if allowed else conflict_rejections(conflicts, boxes=boxes)
+    write_csv(folder / "failed.csv", ("source", "location", "reason"), rejections + contradictions)
     _check_max_failed(params.fetch, rejections)
-    _check_enough_images(stored, boxes=boxes)
+    check_conflicts(conflicts, boxes=boxes, allowed=allowed)
+    _check_enough_images(stored, rejections, boxes=boxes)
     metrics = fetch_metrics(stored, rejections, boxes=boxes)
     write_json(folder / "metrics.json", metrics)
     manifest = build_manifest(stored, boxes=boxes)
@@ -109,9 +115,6 @@ def _store_image(item: SourceImage, root: Path, *, boxes: bool) -> StoredImage |
         pixel_boxes = convert_boxes(item, picture)
     except PictureError as error:
         return Rejection(item.source, item.location, error.kind, str(error))
-    if boxes and item.boxes and not pixel_boxes.boxes:  # it shows an object, so it is not background
-        reason = f"none of its boxes can be used: {pixel_boxes.dropped[0]}"
-        return Rejection(item.source, item.location, "no_box", reason)
     sha256 = picture.sha256
     path = FETCH_FOLDER / "images" / f"{sha256[:32]}{picture.suffix}"
     if not (root / path).exists():  # the same bytes are stored once, however many entries the manifest has for them
@@ -142,26 +145,31 @@ def _read_content(content: LocalFile | Scene) -> bytes:
         raise PictureError("unreadable", f"cannot be read: {error.strerror or error}") from None
 
 
-def _box_rejections(item: StoredImage) -> list[Rejection]:
-    source, location = item.source_image.source, item.source_image.location
-    return [Rejection(source, location, "box", reason, ignored=True) for reason in item.pixel_boxes.dropped]
-
-
 def _check_max_failed(params: FetchParams, rejections: list[Rejection]) -> None:
     failed = [item for item in rejections if not item.ignored]
     if len(failed) > params.max_failed:
-        first = failed[0]
         raise UserError(
             f"params.yaml: fetch.max_failed: {params.max_failed}: {_format_count(len(failed))} rejected, the first is "
-            f"{first.location} ({first.reason}); all are in {FETCH_FOLDER}/failed.csv; repair them or raise the number"
+            f"{_describe(failed[0])}; all are in {FETCH_FOLDER}/failed.csv; repair them or raise the number"
         )
 
 
-def _check_enough_images(stored: list[StoredImage], *, boxes: bool) -> None:
+def _describe(rejection: Rejection) -> str:
+    """Its location and reason, and its source where neither of them shows it (a table's rows name pictures alone)."""
+    path = rejection.source.partition(":")[2]
+    is_shown = path in f"{rejection.location} {rejection.reason}"
+    return f"{rejection.location}{'' if is_shown else f' of {rejection.source}'} ({rejection.reason})"
+
+
+def _check_enough_images(stored: list[StoredImage], rejections: list[Rejection], *, boxes: bool) -> None:
+    if not stored and rejections:
+        failed = [item for item in rejections if not item.ignored] or rejections
+        raise UserError(
+            f"params.yaml: fetch.sources: no picture is left: {_format_count(len(failed))} rejected, the first is "
+            f"{_describe(failed[0])}; all are in {FETCH_FOLDER}/failed.csv; repair them or add a source"
+        )
     if boxes and not any(not box.crowd for item in stored for box in item.pixel_boxes.boxes):
-        pictures = (
-            "in 1 picture" if len(stored) == 1 else f"in all {len(stored):,} pictures" if stored else "and no picture"
-        )
+        pictures = "in 1 picture" if len(stored) == 1 else f"in all {len(stored):,} pictures"
         raise UserError(
             f"params.yaml: fetch.sources: no box {pictures}, crowds aside; a detector learns from boxes: add a source "
             "that has them, or set `task: classify`"

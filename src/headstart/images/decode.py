@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,18 +10,22 @@ from dataclasses import dataclass, field
 
 from PIL import Image, UnidentifiedImageError
 
+from headstart.images.depth import DarkPictureError, has_16bit_samples, is_dim
 from headstart.images.jpeg import strip_scan_data
 from headstart.images.upright import (
     EXIF_ORIENTATION_OF_ROTATION,
+    INVERSE_ORIENTATION,
     apply_orientation,
     encode_without_metadata,
     exif_orientation,
+    ignore_xmp,
     needed_conversions,
     to_8bit_rgb,
 )
 
 # Raster formats alone: PIL also opens EPS (through a PostScript interpreter), PSD, fonts and scientific grids.
 ALLOWED_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_BYTES = 100_000_000
 MAX_PIXELS = 100_000_000  # 300 MB decoded: more than a camera makes, less than a decompression bomb
 
@@ -44,6 +49,7 @@ class ValidatedPicture:
         height: pixels of the upright picture.
         orientation: EXIF orientation (1-8) that was applied to make the stored pixels upright; 1: none.
         conversions: what was converted, as names for the summary (`rotated`, `alpha`, `webp`, …); empty: nothing.
+            `dim`: of 16 bits, and nothing in it is brighter than a quarter of white.
     """
 
     data: bytes = field(repr=False)
@@ -105,11 +111,14 @@ def open_upright(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Im
     """
     with _as_picture_error(), _open(data) as image:
         _check_size_and_checksums(image, data, 1, max_pixels)
-        if not needed_conversions(image, data, rotated=exif_orientation(image) != 1):
+        if image.format not in ("JPEG", "MPO"):  # a PNG's EXIF may be after its pixels, and `draft` is of JPEG
+            image.load()
+        orientation = exif_orientation(image)  # after load(), which makes a TIFF upright
+        if not needed_conversions(image, data, rotated=orientation != 1):
             yield image
             return
         image.load()
-        yield _upright_rgb(image, exif_orientation(image))  # after load(), which makes a TIFF upright
+        yield apply_orientation(_to_rgb(image, data), orientation)
 
 
 @contextmanager
@@ -119,7 +128,9 @@ def _as_picture_error() -> Iterator[None]:
     except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError("too_large", str(error)) from error
+        pixels = re.search(r"\d+", str(error))
+        count = f"{int(pixels.group()):,} pixels" if pixels else "pixels"
+        raise PictureError("too_large", f"{count}, more than {MAX_PIXELS:,}: make it smaller") from error
     # Broken bytes make PIL's decoders raise anything (OSError, SyntaxError, struct.error, IndexError, …).
     # None of it is lost: the reason goes to failed.csv.
     except Exception as error:
@@ -133,14 +144,29 @@ def _open(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise PictureError("too_large", f"{len(data):,} bytes, more than {MAX_BYTES:,}")
     try:
-        return Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+            return _open_heif(data)
         start = data[:400].lstrip().lower()
         if start.startswith((b"<!doctype html", b"<html", b"<head")):
             raise PictureError("web_page", "a web page, not a picture") from None
-        if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-            raise PictureError("not_a_picture", "HEIC, which cannot be read here: convert it to JPEG") from None
         raise PictureError("not_a_picture", f"not a picture (it begins with {repr(data[:12])[1:]})") from None
+    ignore_xmp(image)
+    return image
+
+
+def _open_heif(data: bytes) -> Image.Image:
+    """A HEIC picture, opened by pillow-heif, which makes it upright and sets its EXIF orientation to 1."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise PictureError(
+            "not_a_picture",
+            "HEIC, which needs pillow-heif: .venv/bin/pip install -e '.[heic]', or convert it to JPEG",
+        ) from None
+    image: Image.Image = HeifImageFile(io.BytesIO(data))
+    return image
 
 
 def _check_size_and_checksums(image: Image.Image, data: bytes, min_side: int, max_pixels: int) -> None:
@@ -159,6 +185,7 @@ def _validate(data: bytes, rotation: int | None, min_side: int, max_pixels: int)
         width, height = image.size
         _check_size_and_checksums(image, data, min_side, max_pixels)
         is_jpeg = image.format in ("JPEG", "MPO")
+        at_load = exif_orientation(image) if image.format == "TIFF" else 1  # what load() applies to the pixels
         if (
             is_jpeg
             and rotation in (None, 0)
@@ -167,13 +194,16 @@ def _validate(data: bytes, rotation: int | None, min_side: int, max_pixels: int)
             _check_jpeg_decodes(image, data)  # its bytes are kept: no pixels are needed
         else:
             image.load()
-        in_exif = exif_orientation(image)  # after load(), which makes a TIFF upright
+        in_exif = exif_orientation(image) if at_load == 1 else at_load
         orientation = in_exif if rotation is None else EXIF_ORIENTATION_OF_ROTATION[rotation]
         conversions = needed_conversions(image, data, rotated=(orientation, in_exif) != (1, 1))
         if not conversions:
             suffix = ".jpg" if is_jpeg else ".png"
             return ValidatedPicture(data, suffix, width, height, 1, ())
-        upright = _upright_rgb(image, orientation)
+        upright = apply_orientation(_to_rgb(image, data), INVERSE_ORIENTATION.get(at_load, at_load))
+        upright = apply_orientation(upright, orientation)
+        if has_16bit_samples(image, data) and is_dim(upright):
+            conversions = (*conversions, "dim")
         stored, suffix = encode_without_metadata(upright, as_jpeg=is_jpeg)
         return ValidatedPicture(stored, suffix, *upright.size, orientation, conversions)
 
@@ -196,9 +226,13 @@ def _check_jpeg_decodes(image: Image.Image, data: bytes) -> None:
         stripped.load()
 
 
-def _upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
-    if image.mode in ("I", "F"):
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # a PGM says what its white is
         raise PictureError(
-            "depth", f"32-bit pixels (mode {image.mode}), whose white is unknown: convert it to 8 or 16 bits"
+            "depth",
+            f"pixels of 32 bits or with a sign (mode {image.mode}), whose white is unknown: convert it to 8 bits",
         )
-    return apply_orientation(to_8bit_rgb(image), orientation)
+    try:
+        return to_8bit_rgb(image, data)
+    except DarkPictureError as error:
+        raise PictureError("depth", str(error)) from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from headstart.base.errors import missing_file
+from headstart.base.stored_picture import open_stored_picture
 
 THUMBNAIL_SIDE = 256  # pixels of a thumbnail's longest side
 
@@ -14,20 +14,17 @@ def read_rgb(path: Path) -> Image.Image:
     """A picture file, decoded, as RGB.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file is missing or cannot be decoded.
     """
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError:
-        raise missing_file(path, "the pictures come from fetch: dvc repro") from None
+    with open_stored_picture(path) as picture:
+        return picture.convert("RGB")
 
 
 def make_thumbnail(path: Path) -> bytes:
     """A small JPEG of a picture file, its longest side 256 pixels.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file is missing or cannot be decoded.
     """
     small = read_rgb(path)
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -1,3 +1,12 @@
 """Arrays in, numbers out: classification and detection metrics, calibration, thresholds, bootstrap intervals."""
 
-__all__ = ["bootstrap", "calibration", "classification", "coco_matching", "detection", "source_bias", "threshold"]
+__all__ = [
+    "bootstrap",
+    "calibration",
+    "classification",
+    "coco_matching",
+    "detection",
+    "label_overlap",
+    "source_bias",
+    "threshold",
+]

@@ -91,9 +91,15 @@ def predict(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return (logits.float() / temperature).softmax(-1)
 
 
-def compute_val_metrics(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Metrics of one epoch: val_loss, by which epochs are compared, and val_accuracy."""
+def compute_val_metrics(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> dict[str, float]:
+    """Metrics of one epoch: val_loss, by which epochs are compared, and val_accuracy.
+
+    Args:
+        logits: (n, labels).
+        targets: label numbers (n,).
+        weights: as `class_weights` returns them; val_loss is then the mean weighted by them, as in training.
+    """
     return {
-        "val_loss": F.cross_entropy(logits.float(), targets).item(),
+        "val_loss": F.cross_entropy(logits.float(), targets, weight=weights).item(),
         "val_accuracy": (logits.argmax(-1) == targets).float().mean().item(),
     }

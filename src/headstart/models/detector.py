@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from headstart.base.clip_boxes import clip_boxes
 from headstart.base.detections import Detection
 from headstart.base.manifest import Annotation, Image, Manifest, xyxy_to_xywh
 from headstart.engine.equivalence import example_input
@@ -123,7 +124,8 @@ def build_from_pretrained(pretrained: dict[str, Tensor], spec: ModelSpec) -> Det
 def encode_targets(manifest: Manifest, input_spec: InputSpec) -> list[Tensor]:
     """For each picture its boxes (m, 5): number of the label, xyxy in pixels of the input.
 
-    Crowd boxes are left out, and boxes outside what `resize: crop` keeps of the picture.
+    Crowd boxes are left out. What `resize: crop` cuts off of the picture is cut off of the boxes, by the rule of
+    `clip_boxes`.
     """
     number = manifest.label_numbers()
     annotations: dict[int, list[Annotation]] = {image.id: [] for image in manifest.images}
@@ -135,9 +137,9 @@ def encode_targets(manifest: Manifest, input_spec: InputSpec) -> list[Tensor]:
         rows = [(number[a.category_id], *a.bbox) for a in annotations[image.id]]
         boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
         boxes[:, 3:] += boxes[:, 1:3]
-        boxes[:, 1:] = torch.from_numpy(boxes_to_input(boxes[:, 1:].numpy(), image.width, image.height, input_spec))
-        sides = boxes[:, 3:] - boxes[:, 1:3]
-        return boxes[(sides > 0).all(1)]
+        in_input = boxes_to_input(boxes[:, 1:].numpy(), image.width, image.height, input_spec)
+        clipped, stay = clip_boxes(in_input, input_spec.size, input_spec.size)
+        return torch.cat([boxes[:, :1], torch.from_numpy(clipped)], 1)[torch.from_numpy(stay)]
 
     return [encode(image) for image in manifest.images]
 
@@ -153,17 +155,25 @@ def loss(network: Detector, outputs: Tensor, targets: Tensor) -> Tensor:
     return network.head.loss(outputs.float(), targets)
 
 
-def predict(network: Detector, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def predict(network: Detector, outputs: Tensor, *, class_agnostic_nms: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (n, k, 4), xyxy in pixels of the input, scores (n, k), descending, and labels (n, k); score 0: no box."""
     boxes, scores = network.head.decode(outputs.float())
-    return nms.select_boxes(boxes.clamp(0, network.size), scores, network.head.nms_iou, MIN_SCORE)
+    return nms.select_boxes(
+        boxes.clamp(0, network.size),
+        scores,
+        network.head.nms_iou,
+        MIN_SCORE,
+        class_agnostic=class_agnostic_nms,
+    )
 
 
-def to_coco_results(network: Detector, outputs: Tensor, manifest: Manifest, spec: ModelSpec) -> list[Detection]:
+def to_coco_results(
+    network: Detector, outputs: Tensor, manifest: Manifest, spec: ModelSpec, *, class_agnostic_nms: bool = False
+) -> list[Detection]:
     """The outputs for a manifest's pictures as COCO results, boxes in pixels of the pictures."""
     category_ids = list(manifest.label_numbers())
     chunks = torch.split(outputs.to(network.head.anchors.device), _CHUNK)
-    predictions = [predict(network, chunk) for chunk in chunks]
+    predictions = [predict(network, chunk, class_agnostic_nms=class_agnostic_nms) for chunk in chunks]
     boxes, scores, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*predictions, strict=True))
     results: list[Detection] = []
     for row, image in enumerate(manifest.images):

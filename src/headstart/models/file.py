@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from headstart.base.errors import UserError, first_line, missing_file
-from headstart.base.files import atomic_path
+from headstart.base.files import write_bytes
 from headstart.engine.input_spec import InputSpec
 from headstart.params.root import HeadParams
 
@@ -57,10 +57,13 @@ _METADATA_KEY = "headstart"
 
 
 def save_model_file(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    """Write a model atomically."""
+    """Write a model atomically.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to; safetensors' own writer raises its own error.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as part:
-        save_file(contiguous, part, metadata={_METADATA_KEY: spec.model_dump_json()})
+    write_bytes(path, save(contiguous, metadata={_METADATA_KEY: spec.model_dump_json()}))
 
 
 def read_model_file(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
@@ -69,8 +72,7 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
     Raises:
         UserError: the file is missing, or `save_model_file` did not write it.
     """
-    if not path.is_file():
-        raise missing_file(path, "run the stage that writes it: dvc repro")
+    _check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             spec = ModelSpec.model_validate(json.loads((file.metadata() or {})[_METADATA_KEY]))
@@ -78,6 +80,27 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
     except (SafetensorError, KeyError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f"{path}: not a headstart model ({reason}); run `dvc repro` to make it anew") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that a stage wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    _check_readable(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({first_line(error)}); run `dvc repro` to make it anew") from None
+
+
+def _check_readable(path: Path) -> None:
+    """Raise what opening the file raises: safetensors calls a file without permission a missing one."""
+    if not path.is_file():
+        raise missing_file(path, "run the stage that writes it: dvc repro")
+    with path.open("rb"):
+        pass
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

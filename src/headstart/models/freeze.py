@@ -122,3 +122,19 @@ def block_table(network: nn.Module, blocks: list[Block], depth: int) -> list[tup
     rows = [(str(b.number), b.name, b.size, "frozen" if b.number < depth else "trains") for b in blocks]
     above = [(name, module) for name, module in network.named_children() if name != "trunk"]
     return [*rows, *(("", name, sum(p.numel() for p in module.parameters()), "trains") for name, module in above)]
+
+
+def table_of_kept_epoch(
+    table: list[tuple[str, str, int, str]], depth: int, epoch: int
+) -> list[tuple[str, str, int, str]]:
+    """The rows of `block_table` with what had trained by the epoch that was kept; 0: nothing, pyramid and head neither.
+
+    Args:
+        table: as `block_table` returns it.
+        depth: how many blocks were frozen in that epoch.
+        epoch: its number.
+    """
+    return [
+        (number, name, size, "frozen" if not epoch or (number and int(number) < depth) else "trains")
+        for number, name, size, _ in table
+    ]

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headstart.base.errors import missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec
 from headstart.models.backbone import create_backbone, image_size_error
-from headstart.models.file import ModelSpec
+from headstart.models.file import ModelSpec, read_tensors
 from headstart.params.root import ModelParams
 
 
@@ -42,7 +41,7 @@ def load_pretrained(
         detector=model.detector,
         pyramid=model.pyramid if model.detector and model.backbone else 0,
     )
-    return spec, load_file(folder / "pretrained.safetensors")
+    return spec, read_tensors(folder / "pretrained.safetensors")
 
 
 def load_backbone(spec: ModelSpec, tensors: dict[str, Tensor]) -> nn.Module:

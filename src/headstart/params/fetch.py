@@ -1,6 +1,7 @@
 """The section `fetch` of params.yaml: one model for each kind of source."""
 
-from typing import Annotated, Literal
+import unicodedata
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -8,6 +9,7 @@ from headstart.base.manifest import Split
 from headstart.params.section import Count, Fraction, FractionBelowOne, Positive, Section
 
 NonEmptyStr = Annotated[str, Field(min_length=1)]
+Label = Annotated[NonEmptyStr, AfterValidator(lambda label: unicodedata.normalize("NFC", label))]
 BaseUrl = Annotated[str, Field(pattern=r"^(https?|file)://."), AfterValidator(lambda url: url.rstrip("/"))]
 
 
@@ -82,11 +84,58 @@ class VocParams(Section):
 
 
 class YoloParams(Section):
-    """Pictures, one text file of boxes for each, and the names of the classes (data.yaml, or one name a line)."""
+    """A YOLO set: an export with its data.yaml (`data`, or this section as one string), or its parts by name."""
+
+    data: NonEmptyStr | None = None  # the folder of an export of Ultralytics or Roboflow, or its data.yaml
+    images: NonEmptyStr | None = None
+    labels: NonEmptyStr | None = None
+    names: NonEmptyStr | None = None  # data.yaml, or a text file with one name a line
+    task: Literal["detect", "segment", "pose", "obb"] | None = None  # what the rows are; default: as data.yaml has it
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_string(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "YoloParams":
+        missing = [name for name in ("images", "labels", "names") if getattr(self, name) is None]
+        if self.data is not None and len(missing) < 3:
+            raise ValueError("data: is the whole set; take out images, labels and names, or give these three alone")
+        if self.data is None and missing:
+            raise ValueError(
+                f"{missing[0]}: missing; give images, labels and names, or the export's folder as one path"
+            )
+        return self
+
+
+class CvatParams(Section):
+    """Pictures and the annotations.xml of an export as "CVAT for images 1.1"."""
 
     images: NonEmptyStr
-    labels: NonEmptyStr
-    names: NonEmptyStr
+    annotations: NonEmptyStr
+
+
+class LabelStudioParams(Section):
+    """Pictures and an export of Label Studio as JSON or JSON-MIN."""
+
+    images: NonEmptyStr
+    annotations: NonEmptyStr
+
+
+class LabelMeParams(Section):
+    """Pictures and one JSON file of LabelMe for each."""
+
+    images: NonEmptyStr
+    annotations: NonEmptyStr | None = None  # the folder of the JSON files; default: beside the pictures
+
+
+class ViaParams(Section):
+    """Pictures and the JSON of the VGG Image Annotator, 1 or 2: an export of annotations, or a project."""
+
+    images: NonEmptyStr
+    annotations: NonEmptyStr
+    attribute: NonEmptyStr | None = None  # of the regions: the label; default: the only one that all have
 
 
 IntRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]  # least and greatest
@@ -97,7 +146,7 @@ class MosaicParams(Section):
 
     # A CSV file as of the kind `table`: image (a local file), label; optionally group, license, author.
     table: NonEmptyStr
-    boxes: Annotated[tuple[NonEmptyStr, ...], Field(min_length=1)]  # labels that get a box; all others are background
+    boxes: Annotated[tuple[Label, ...], Field(min_length=1)]  # labels that get a box; all others are background
     scenes: Count
     rows: IntRange = (3, 6)
     columns: IntRange = (4, 8)
@@ -131,12 +180,17 @@ class SourceParams(Section):
     coco: CocoParams | None = None
     voc: VocParams | None = None
     yolo: YoloParams | None = None
+    cvat: CvatParams | None = None
+    label_studio: LabelStudioParams | None = None
+    labelme: LabelMeParams | None = None
+    via: ViaParams | None = None
     mosaic: MosaicParams | None = None
-    label: NonEmptyStr | None = None  # for all its pictures and boxes, in place of their own
+    label: Label | None = None  # for all its pictures and boxes, in place of their own
     split: Split | None = None  # of all its pictures
     limit: Count | None = None  # use so many of its pictures, selected deterministically
-    # Groups of pictures (of one dog, of one day) that must not be divided between splits: a column of the table, or a
-    # regular expression for the file name whose first group is the key: '(.+)_\d+' groups lucy_01.jpg and lucy_02.jpg.
+    # Groups of pictures (of one dog, of one day) that must not be divided between splits, by one name over all sources:
+    # a column of the table (an empty cell: no group), or where there is no such column, a regular expression for the
+    # file name whose first group is the key: '(.+)_\d+' groups lucy_01.jpg and lucy_02.jpg.
     group_by: NonEmptyStr | None = None
     min_side: Count = 8  # pixels; a picture with a shorter side is rejected
 
@@ -157,7 +211,11 @@ class SourceParams(Section):
         return [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
 
 
-SOURCE_KINDS = ("folder", "table", "open_images", "stanford_dogs", "coco", "voc", "yolo", "mosaic")
+SOURCE_KINDS = (
+    "folder", "table", "open_images", "stanford_dogs",
+    "coco", "voc", "yolo", "cvat", "label_studio", "labelme", "via",
+    "mosaic",
+)  # fmt: skip
 
 
 class DownloadParams(Section):
@@ -175,4 +233,6 @@ class FetchParams(Section):
 
     sources: Annotated[tuple[SourceParams, ...], Field(min_length=1)]
     max_failed: Annotated[int, Field(ge=0)] = 0  # rejected pictures; more stop the stage
+    # Identical pictures under two labels, or with other boxes, stop the stage; true: they stay, as they are listed.
+    allow_conflicting_labels: bool = False
     downloads: DownloadParams = DownloadParams()

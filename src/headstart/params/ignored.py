@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _DETECTOR_ONLY: Mapping[str, tuple[Any, ...]] = {
     "model.detector": ("",),
     "model.pyramid": (256,),
+    "model.class_agnostic_nms": ("auto",),
     "augment.mosaic": (0,),
 }
 _CLASSIFIER_ONLY: Mapping[str, tuple[Any, ...]] = {

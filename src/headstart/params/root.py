@@ -30,6 +30,7 @@ class TrackingParams(Section):
 
     uri: str = ""  # empty: sqlite:///mlflow.db at the repository root
     experiment: str = "headstart"
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 60  # seconds that recording may take in all, for each stage
 
 
 class HeadParams(Section):
@@ -51,6 +52,9 @@ class ModelParams(Section):
     detector: str = ""  # one of DETECTORS; empty for task: classify
     # Channels of the feature pyramid of a detector on a timm backbone.
     pyramid: Annotated[int, Field(ge=64, multiple_of=32)] = 256
+    # A detector's NMS also drops the lower-scoring of two boxes of different labels. auto: where the annotated boxes of
+    # different labels hardly overlap, and the F1 on the validation set is no lower.
+    class_agnostic_nms: Literal["auto", True, False] = "auto"
 
     @property
     def is_complete_detector(self) -> bool:
@@ -153,6 +157,20 @@ class Params(Section):
             raise ValueError(f"model.detector: missing; give one of {', '.join(DETECTORS)}")
         if problem := find_ignored_option(self):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _check_batch_norm(self) -> "Params":
+        for stage, section in (("train_head", self.train_head), ("fine_tune", self.fine_tune)):
+            if section.batch_size > 1:
+                continue
+            if self.model.head.batch_norm:
+                key, off = "model.head.batch_norm: true", "model.head.batch_norm: false"
+            elif stage == "fine_tune" and self.fine_tune.batch_norm == "update" and self.fine_tune.freeze_depth != -1:
+                key, off = "fine_tune.batch_norm: update", "fine_tune.batch_norm: fixed"
+            else:
+                continue
+            raise ValueError(f"{stage}.batch_size: 1: {key} needs two pictures in a batch; give 2 or more, or {off}")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,8 @@ from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValid
 
 from headstart.params.section import Count, FractionBelowOne, NonNegative, Positive, Section
 
-AUTO_EPOCHS, AUTO_EARLY_STOPPING_PATIENCE = 50, 5  # what `epochs: auto` means
+# What `epochs: auto` means: at most so many, the last ones with a falling rate, which begin once patience is out.
+AUTO_EPOCHS, AUTO_EARLY_STOPPING_PATIENCE, AUTO_ANNEAL_EPOCHS = 50, 5, 5
 _COUNT_ADAPTER: TypeAdapter[int] = TypeAdapter(Count)
 
 
@@ -21,11 +22,11 @@ class TrainingStageParams(Section):
 
     epochs: Annotated[int | Literal["auto"], WrapValidator(_validate_epochs)]
     lr: Positive
-    batch_size: Count = 32
-    weight_decay: NonNegative = 0.0
+    batch_size: Count = 32  # the most pictures of a batch
+    weight_decay: NonNegative = 0.0  # of weights; biases and the parameters of norms have none
     warmup_epochs: NonNegative = 0.0
     label_smoothing: FractionBelowOne = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: of val_loss too, by which the best epoch is chosen
     sampling: Literal["shuffled", "balanced"] = "shuffled"  # balanced: an epoch has as many pictures of each label
     clip_norm: NonNegative = 0.0  # largest norm of all gradients together; 0: no clipping
     accumulate: Count = 1  # batches whose gradients are summed for one step
@@ -43,8 +44,12 @@ class TrainingStageParams(Section):
         return AUTO_EPOCHS if self.epochs == "auto" else self.epochs
 
     def early_stopping_patience(self) -> int:
-        """Epochs without a better val loss after which training stops; 0: it never stops early."""
+        """Epochs without a better val loss after which training stops, or `epochs: auto` anneals; 0: it never does."""
         return self.patience or (AUTO_EARLY_STOPPING_PATIENCE if self.epochs == "auto" else 0)
+
+    def last_unfreeze(self) -> int:
+        """Epochs done when the last blocks unfreeze; patience counts from there on."""
+        return 0
 
 
 class TrainHeadParams(TrainingStageParams):
@@ -68,6 +73,10 @@ class FineTuneParams(TrainingStageParams):
     cache_frozen: bool = False  # frozen blocks run once on originals and stored copies, not every epoch
     mixup: NonNegative = 0.0  # Zhang et al. 2018, arXiv 1710.09412: shares from Beta(mixup, mixup); 0: off
     cutmix: NonNegative = 0.0  # Yun et al. 2019, arXiv 1905.04899: area from Beta(cutmix, cutmix); 0: off
+
+    def last_unfreeze(self) -> int:
+        """Epochs done when the last blocks unfreeze; patience counts from there on."""
+        return self.unfreeze[-1].epoch if self.unfreeze else 0
 
     @model_validator(mode="after")
     def _check_cache_frozen(self) -> "FineTuneParams":
@@ -106,7 +115,9 @@ class TrainParams(Section):
     """How networks are computed, in every stage that runs one."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    cache_gb: NonNegative = 8.0  # of cached pixels or a detector's feature maps; beyond it, computed anew every epoch
+    # Of .cache in all, 10^9 bytes: what was used least recently makes room. Pixels or a detector's feature maps that
+    # take more are computed anew every epoch.
+    cache_gb: NonNegative = 8.0
     # torch.compile for the backbone where some of its blocks train, which is in fine-tune alone: train-head (a
     # classifier's on cached features, a detector's on cached feature maps) has nothing to compile.
     compile: bool = False

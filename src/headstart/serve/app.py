@@ -4,6 +4,7 @@ import asyncio
 import importlib.resources
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +13,15 @@ from fastapi import FastAPI, File, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headstart.export.speed import SERVING_BATCH
 from headstart.images.decode import PictureError, configured_pil
 from headstart.images.thumbnail import make_thumbnail
 from headstart.serve.examples import ExampleFile
+from headstart.serve.host_names import HostNames
 from headstart.serve.prediction_service import PredictionService, ServedModel
-from headstart.serve.request_limits import RequestLimiter, RequestLimits
+from headstart.serve.request_limits import Ending, RequestLimiter, RequestLimits
 from headstart.serve.schema import ErrorResponse, HealthResponse, ImagePrediction, ModelInfo, PredictResponse
 
 PAGE = Path(str(importlib.resources.files("headstart.serve") / "page"))
@@ -40,7 +42,8 @@ def create_app(
     examples: Sequence[ExampleFile] = (),
     *,
     limits: RequestLimits | None = None,
-    hosts: list[str] | None = None,
+    hosts: Sequence[str] | None = None,
+    ending: Ending | None = None,
     max_batch: int = SERVING_BATCH,
 ) -> FastAPI:
     """The web app of a model.
@@ -50,8 +53,8 @@ def create_app(
         info: the response of /model, which the page shows.
         examples: the test pictures that `info` refers to.
         limits: of a request.
-        hosts: accepted values of the Host header, against DNS rebinding (a foreign page whose host name resolves to
-            this machine); None: any.
+        hosts: names that a request may call the server by, beside the address that it came to; None: any.
+        ending: told by the server when it is to end.
         max_batch: pictures at most in one pass of the model.
     """
     limits = limits or RequestLimits()
@@ -71,10 +74,11 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.add_middleware(RequestLimiter, limits=limits)
+    app.add_middleware(RequestLimiter, limits=limits, ending=ending)
     if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+        app.add_middleware(HostNames, names=hosts)
     app.add_exception_handler(RequestValidationError, _missing_files_response)
+    app.add_exception_handler(StarletteHTTPException, _not_found_response)
     _add_api(app, service, info, limits)
     _add_examples(app, examples)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
@@ -143,6 +147,15 @@ async def _predict_files(service: PredictionService, files: Sequence[UploadFile]
             raise result
         predictions.append(result)
     return predictions
+
+
+async def _not_found_response(request: Request, error: Exception) -> JSONResponse:
+    """A 404 or 405 in a sentence, unless it has one."""
+    assert isinstance(error, StarletteHTTPException)
+    detail = error.detail
+    if detail == HTTPStatus(error.status_code).phrase:
+        detail = f"{request.method} {request.url.path[:80]}: not here; the page is at /, the API is described at /docs"
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
 async def _missing_files_response(_: Request, error: Exception) -> JSONResponse:

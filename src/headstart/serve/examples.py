@@ -134,6 +134,8 @@ def _describe_mistake(case: dict[str, str]) -> str:
         return ""
     if case["kind"] == "miss":
         return f"{case['label']} missed (false negative)"
+    if case["kind"] == "second box":
+        return f"second box on {case['label']}, predicted as {case['predicted']}"
     if case["label"]:
         return f"{case['label']} predicted as {case['predicted']}"
     return f"{case['predicted']} on background (false positive)"

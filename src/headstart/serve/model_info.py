@@ -34,6 +34,7 @@ def load_model_info(model: Path, examples: Sequence[ExampleFile]) -> ModelInfo:
         input=labels["input"],
         metrics=_metric_estimates(metrics, int8),
         pictures=metrics.get("pictures", 0),
+        outcomes=metrics.get("outcomes", {}),
         confusion=_count_confusions(_read_confusion_pairs(evaluation / "plots/confusion.csv")),
         examples=[
             Example(

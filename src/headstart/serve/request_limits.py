@@ -1,6 +1,8 @@
 """ASGI middleware that limits requests: bytes, time to arrive, and how many are processed at once."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -19,14 +21,44 @@ class RequestLimits:
     timeout_seconds: float = 60.0  # for a request to arrive
 
 
+class Ending:
+    """That the server is to end: bodies that are still arriving then have a few seconds left."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._begun = False
+        self._waiting: set[asyncio.Timeout] = set()
+
+    def begin(self) -> None:
+        """From now on a body has `seconds` to arrive. To be called in the server's event loop."""
+        self._begun = True
+        for timeout in self._waiting:
+            self._shorten(timeout)
+
+    @contextmanager
+    def limits(self, timeout: asyncio.Timeout) -> Iterator[None]:
+        """The wait that `timeout` limits, for a part of a body."""
+        self._waiting.add(timeout)
+        if self._begun:
+            self._shorten(timeout)
+        try:
+            yield
+        finally:
+            self._waiting.discard(timeout)
+
+    def _shorten(self, timeout: asyncio.Timeout) -> None:
+        latest = asyncio.get_running_loop().time() + self._seconds
+        timeout.reschedule(min(latest, timeout.when() or latest))
+
+
 class RequestLimiter:
     """ASGI middleware for POST requests: counts those in progress, and the bytes of each body as they arrive.
 
     A body that declares its size is rejected before it is read; one that does not, when it passes the limit.
     """
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
-        self._app, self._limits = app, limits
+    def __init__(self, app: ASGIApp, limits: RequestLimits, ending: Ending | None = None) -> None:
+        self._app, self._limits, self._ending = app, limits, ending or Ending()
         self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,10 +90,13 @@ class RequestLimiter:
             if complete:  # the only message after the body is that the client has disconnected
                 return await receive()
             try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
+                async with asyncio.timeout_at(deadline) as timeout:
+                    with self._ending.limits(timeout):
+                        message = await receive()
             except TimeoutError:
                 detail = f"the request took more than {limits.timeout_seconds:g} s to arrive"
+                if asyncio.get_running_loop().time() < deadline:
+                    detail = "the server ends, and the request has not arrived"
                 raise HTTPException(408, detail) from None
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)

@@ -69,8 +69,9 @@ class MetricEstimate(_Message):
 class ConfusionColumn(_Message):
     """One column of the test set's confusion matrix: `total` predictions of a label, and their actual labels.
 
-    Counts pictures of a classifier, boxes of a detector. A detector has `background` too: as a prediction it counts
-    missed boxes (false negatives), as an actual label boxes on background (false positives).
+    Counts pictures of a classifier, boxes of a detector without second boxes on one object. A detector has `background`
+    too: as a prediction it counts missed boxes (false negatives), as an actual label boxes on background (false
+    positives).
     """
 
     total: int
@@ -102,6 +103,9 @@ class ModelInfo(_Message):
     metrics: list[MetricEstimate] = []
     pictures: Annotated[int, Field(description="size of the test set")] = 0
     confusion: Annotated[dict[str, ConfusionColumn], Field(description="by predicted label")] = {}
+    outcomes: Annotated[
+        dict[str, int], Field(description="boxes of a detector at its threshold, by outcome; empty of a classifier")
+    ] = {}
     examples: list[Example] = []
     threshold: Annotated[float, Field(description="of the scores of boxes, chosen on the validation set")] = 0.5
     card: str = ""

@@ -1,40 +1,31 @@
-"""Group-stratified train/val/test split: seeded, near-duplicates and groups stay together; no disk access."""
+"""Group-stratified train/val/test split that hangs on each picture's own hash; no disk access."""
 
-import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from headstart.base.errors import UserError
+from headstart.base.errors import UserError, list_some
 from headstart.base.manifest import SPLITS, Image, Manifest, Split
-from headstart.images.near_duplicates import group_linked, link_equal
 from headstart.params.root import SplitParams
+from headstart.split.groups import LabelSets, SplitGroup, Stratum, build_groups, label_sets
+from headstart.split.quantiles import Parts, divide
 
-
-@dataclass(frozen=True)
-class SplitGroup:
-    """Pictures that must stay in one split: of one `group`, or near-duplicates.
-
-    Attributes:
-        images: the pictures.
-        label: the label that the group is stratified by; "" for background.
-        pinned_split: the split that the source pinned one of them to.
-    """
-
-    images: tuple[Image, ...]
-    label: str
-    pinned_split: Split | None
-
-
-LabelSets = Mapping[int, frozenset[str]]  # image id -> its labels
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly, however many of them there are
 
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """A manifest for each split, and pictures left out because a near-duplicate is pinned to a later split."""
+    """A manifest for each split, and what happened to pinned pictures.
+
+    Attributes:
+        splits: a manifest for each split.
+        dropped: pictures left out because a near-duplicate is pinned to a later split.
+        from_train: split -> how many pictures it got of those pinned to train, where the sources have none for it.
+    """
 
     splits: Mapping[Split, Manifest]
     dropped: tuple[Image, ...]
+    from_train: Mapping[Split, int]
 
 
 def assign_splits(
@@ -48,10 +39,16 @@ def assign_splits(
     """Assign every picture to a split.
 
     Pinned pictures stay in the split of their source. Pictures of one `group`, and near-duplicates, go to one split
-    together. Groups are assigned label by label, largest first and otherwise in an order that depends on the seed,
-    each to the split that is furthest below its desired count. If the task learns from `boxes`, a picture is assigned
-    by the rarest label of its boxes, the rarest labels first, so that each label comes near its shares; those without
-    boxes are assigned by themselves. Source: iterative stratification, Sechidis et al. 2011.
+    together. The groups of a label are ordered by a hash of the seed and the group, and cut where the shares are. So
+    the split of a picture depends on its own bytes, not on the order or the number of the others: one more picture
+    that nothing links moves at most two others of its label, unless some group has more than an eighth of the label's
+    pictures; a label's shares are right within one picture where there are enough single pictures. One more picture
+    that links two groups moves one of them.
+
+    If the task learns from `boxes`, pictures are divided by their combination of labels, or where that is infrequent
+    by their rarest label, and those without boxes by themselves (stratification by label sets, Sechidis et al. 2011).
+
+    Where all pictures are pinned and a split has none, it is divided from the pictures pinned to train, by its share.
 
     Args:
         manifest: all pictures.
@@ -64,118 +61,114 @@ def assign_splits(
         UserError: a label has too few pictures for the splits asked for.
     """
     labels = label_sets(manifest, boxes=boxes)
-    groups, dropped = _build_groups(manifest.images, near_duplicates, labels)
-    # A classifier's near-duplicates with different labels count as what most of them are: so splits have exact sizes.
-    group_labels = {
-        image.id: frozenset([group.label] if group.label else []) for group in groups for image in group.images
-    }
-    counted = labels if boxes else group_labels
-    chosen: dict[Split, list[Image]] = {name: [] for name in SPLITS}
-    for group in groups:
-        if group.pinned_split:
-            chosen[group.pinned_split] += group.images
-    shares: dict[Split, float] = {"train": params.train, "val": params.val, "test": params.test}
-    free = [group for group in groups if not group.pinned_split]
-    desired = {label: _DesiredCounts(shares, count) for label, count in _count_labels(free, counted).items()}
-    for label in sorted(desired, key=lambda label: (desired[label].total, label)):
-        rng = random.Random(f"{seed} {label}")  # noqa: S311 (not a secret)
-        _distribute([group for group in free if group.label == label], desired, chosen, counted, rng)
-    _check_labels(chosen, shares, labels, manifest.labels() if boxes else [])
+    groups, dropped = build_groups(manifest.images, near_duplicates, labels, seed)
+    all_shares: dict[Split, float] = {"train": params.train, "val": params.val, "test": params.test}
+    shares = {name: share for name, share in all_shares.items() if share > 0}
+    missing = _missing_splits(groups, shares)
+    if missing:
+        groups = [replace(group, pinned_split=None) if group.pinned_split == "train" else group for group in groups]
+        shares = _rescale({name: share for name, share in shares.items() if name == "train" or name in missing})
+    parts: Parts = {name: [group for group in groups if group.pinned_split == name] for name in SPLITS}
+    free = [group for group in groups if group.pinned_split is None]
+    _divide_strata(free, parts, shares, manifest.labels())
+    _repair(parts, shares, manifest.labels())
+    _check_labels(parts, all_shares, manifest.images, labels, manifest.labels() if boxes else [])
+    chosen = {name: [image for group in part for image in group.images] for name, part in parts.items()}
     splits = {name: manifest.subset(sorted(images, key=lambda image: image.id)) for name, images in chosen.items()}
-    return SplitAssignment(splits, tuple(dropped))
+    return SplitAssignment(splits, tuple(dropped), {name: len(chosen[name]) for name in missing})
 
 
-def label_sets(manifest: Manifest, *, boxes: bool) -> LabelSets:
-    """The labels of each picture: its own, or if `boxes` those of its boxes, crowds excluded."""
-    if not boxes:
-        return {image.id: frozenset([image.label] if image.label else []) for image in manifest.images}
-    names = {category.id: category.name for category in manifest.categories}
-    labels: dict[int, set[str]] = {image.id: set() for image in manifest.images}
-    for annotation in manifest.annotations:
-        if not annotation.iscrowd:
-            labels[annotation.image_id].add(names[annotation.category_id])
-    return {image_id: frozenset(names) for image_id, names in labels.items()}
+def _missing_splits(groups: Iterable[SplitGroup], shares: Mapping[Split, float]) -> list[Split]:
+    """The splits that no picture can come to though they have a share, where train has pinned ones to give."""
+    pins = {group.pinned_split for group in groups}
+    return [name for name in shares if name not in pins] if "train" in pins and None not in pins else []
 
 
-def _build_groups(
-    images: Sequence[Image], near_duplicates: Iterable[tuple[int, int]], labels: LabelSets
-) -> tuple[list[SplitGroup], list[Image]]:
-    """Groups of pictures that stay together, and pictures that conflicting pins exclude."""
-    index_of = {image.id: index for index, image in enumerate(images)}
-    links = [(index_of[a], index_of[b]) for a, b in near_duplicates]
-    links += link_equal([(image.source, image.group) if image.group is not None else None for image in images])
-    frequency = Counter(label for names in labels.values() for label in names)
-    groups: list[SplitGroup] = []
-    dropped: list[Image] = []
-    for indices in group_linked(len(images), links):
-        members = [images[index] for index in indices]
-        # Two pins in one group: the later split keeps its pictures, since a test picture must not be trained on.
-        pins = [split for split in reversed(SPLITS) if any(image.split == split for image in members)]
-        pin = pins[0] if pins else None
-        kept = [image for image in members if len(pins) < 2 or image.split in (None, pin)]
-        dropped += [image for image in members if image not in kept]
-        rarest = [min(labels[image.id], key=lambda label: (frequency[label], label), default="") for image in kept]
-        groups.append(SplitGroup(tuple(kept), Counter(rarest).most_common(1)[0][0], pin))
-    return groups, dropped
+def _rescale(shares: Mapping[Split, float]) -> dict[Split, float]:
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
 
 
-class _DesiredCounts(dict[Split, float]):
-    """How many pictures of one label each split still needs for its share; `total`: pictures of the label."""
-
-    def __init__(self, shares: Mapping[Split, float], total: int) -> None:
-        super().__init__({name: share * total for name, share in shares.items() if share > 0})
-        self.total = total
-
-
-def _count_labels(groups: Iterable[SplitGroup], labels: LabelSets) -> Counter[str]:
-    """Pictures of each label; those without one count as the label "", as in `_build_groups`."""
-    return Counter(label for group in groups for image in group.images for label in labels[image.id] or {""})
-
-
-def _distribute(
-    groups: list[SplitGroup],
-    desired: Mapping[str, _DesiredCounts],
-    chosen: dict[Split, list[Image]],
-    labels: LabelSets,
-    rng: random.Random,
-) -> None:
-    """Assign groups of one label, each to the split that needs most of it, or among equals most of its other labels."""
-    rng.shuffle(groups)
-    groups.sort(key=lambda group: -len(group.images))  # stable: equal sizes stay shuffled
-    without_label = [
-        name
-        for group in groups[:1]
-        for name in desired[group.label]
-        if not _has_label(chosen[name], group.label, labels)
-    ]
-    for index, group in enumerate(groups):
-        remaining = len(groups) - index
-        needed, counts = desired[group.label], _count_labels([group], labels)
-        # The last groups go to splits that would else have none of this label: a tenth of five pictures is still one.
-        candidates = without_label if 0 < len(without_label) >= remaining else list(needed)
-        target = max(candidates, key=lambda name: (needed[name], sum(desired[label][name] for label in counts)))
-        chosen[target] += group.images
-        for label, count in counts.items():
-            desired[label][target] -= count
-        if target in without_label:
-            without_label.remove(target)
+def _divide_strata(free: Iterable[SplitGroup], parts: Parts, shares: Mapping[Split, float], names: list[str]) -> None:
+    """Add the free groups to the parts, stratum by stratum."""
+    strata: dict[Stratum, list[SplitGroup]] = defaultdict(list)
+    for group in free:
+        strata[group.stratum].append(group)
+    pinned = {name: {group.stratum for group in part} for name, part in parts.items()}
+    number = {label: index for index, label in enumerate(names)}
+    labels_elsewhere = {
+        label for stratum, groups in strata.items() for group in groups for label in group.labels - {*stratum}
+    }
+    for stratum, groups in sorted(strata.items()):
+        # A label whose pictures are also in other strata gets its least one from `_repair`, if it must.
+        single = len(stratum) < 2 and not labels_elsewhere.intersection(stratum)
+        required = [name for name in shares if single and stratum not in pinned[name]]
+        phase = (0.5 + GOLDEN_RATIO * sum(number[label] for label in stratum)) % 1
+        for name, part in divide(groups, shares, phase, required).items():
+            parts[name] += part
 
 
-def _has_label(images: Iterable[Image], label: str, labels: LabelSets) -> bool:
-    return any(label in labels[image.id] or (not label and not labels[image.id]) for image in images)
+def _repair(parts: Parts, shares: Iterable[Split], names: Iterable[str]) -> None:
+    """Give each split that lacks a label the smallest group of it that another split can spare."""
+    counts = {name: Counter(label for group in part for label in group.labels) for name, part in parts.items()}
+    for label in names:
+        for lacking in [name for name in shares if not counts[name][label]]:
+            spare = [
+                (-counts[donor][label], len(group.images), group.order, donor, group)
+                for donor in SPLITS
+                for group in parts[donor]
+                if label in group.labels
+                and group.pinned_split is None
+                and min(counts[donor][x] for x in group.labels) > 1
+            ]
+            if spare:
+                *_, donor, group = min(spare, key=lambda one: one[:4])
+                parts[donor].remove(group)
+                parts[lacking].append(group)
+                counts[donor].subtract(group.labels)
+                counts[lacking].update(group.labels)
 
 
 def _check_labels(
-    chosen: Mapping[Split, Sequence[Image]], shares: Mapping[Split, float], labels: LabelSets, known: Sequence[str]
+    parts: Parts, shares: Mapping[Split, float], images: Sequence[Image], labels: LabelSets, known: Sequence[str]
 ) -> None:
     """Raise UserError where a split has no picture of a label; a test set of pinned pictures alone may lack some."""
-    present = {name: {label for image in chosen[name] for label in labels[image.id]} for name in SPLITS}
-    for name in SPLITS:
+    for name, part in parts.items():
+        if not part:
+            _check_pins(name, shares[name], images)
+        present = {label for group in part for label in group.labels}
         for label in sorted(frozenset(known).union(*labels.values())):
-            if label in present[name] or (name == "test" and shares[name] == 0 and chosen[name]):
-                continue
-            count = sum(label in names for names in labels.values())
-            raise UserError(
-                f"params.yaml: fetch.sources: label {label!r} has {count} picture{'s' if count != 1 else ''}, none is "
-                f"left for {name}; add different pictures of it (three at least), or take the label out"
-            )
+            if label not in present and not (name == "test" and shares[name] == 0 and part):
+                of_label = [image for image in images if label in labels[image.id]]
+                groups = sum(label in group.labels for one in parts.values() for group in one)
+                raise UserError(f"params.yaml: fetch.sources: {_lacking_label(name, label, of_label, groups)}")
+
+
+def _check_pins(name: Split, share: float, images: Sequence[Image]) -> None:
+    """Raise UserError where pins, and no label, are why a split has no picture."""
+    if share == 0:
+        raise UserError(
+            f"params.yaml: split.{name}: 0: no source pins a picture to {name}, so none is left for {name}; give it a "
+            "share"
+        )
+    if all(image.split for image in images):
+        raise UserError(
+            f"params.yaml: fetch.sources: all {len(images):,} pictures are pinned {_describe_pins(images)}, so none is "
+            f"left for {name}; pin some to {name}, or none at all"
+        )
+
+
+def _describe_pins(images: Sequence[Image]) -> str:
+    pins = " and ".join(pin for pin in SPLITS if any(image.split == pin for image in images))
+    sources = list_some(sorted({image.source for image in images}), 3)
+    return f"to {pins} by {sources} (folders named like splits, lists, a column `split` or the key `split:`)"
+
+
+def _lacking_label(name: Split, label: str, images: Sequence[Image], groups: int) -> str:
+    """The error for a label that a split lacks: pins are named where they are the cause."""
+    count = len(images)
+    lacks = f"label {label!r} has {count} picture{'s' if count != 1 else ''}, none is left for {name}"
+    if images and all(image.split for image in images):
+        return f"{lacks}: all of it are pinned {_describe_pins(images)}; pin some to {name}, or none at all"
+    if 0 < groups < count:
+        lacks += f": near-duplicates and pictures of one `group` stay together, which leaves {groups} to divide"
+    return f"{lacks}; add different pictures of it (three at least), or take the label out"

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from PIL import Image as Pillow
-
 from headstart.base.errors import UserError
 from headstart.base.files import write_json
 from headstart.base.manifest import Image, read_manifest, write_manifest
 from headstart.base.parallel import parallel_map
+from headstart.base.stored_picture import open_stored_picture
 from headstart.images.near_duplicates import PerceptualHash, find_near_duplicates, perceptual_hash
 from headstart.params.root import Params
-from headstart.split.assign import SplitAssignment, assign_splits, label_sets
+from headstart.split.assign import SplitAssignment, assign_splits
+from headstart.split.groups import label_sets
 
 
 def split(params: Params, root: Path, *, boxes: bool) -> None:
@@ -22,7 +22,7 @@ def split(params: Params, root: Path, *, boxes: bool) -> None:
         boxes: the task learns from boxes; else from one label a picture.
 
     Raises:
-        UserError: there are no pictures, or too few of a label for the splits asked for.
+        UserError: there are no pictures, one cannot be read, or too few of a label for the splits asked for.
     """
     manifest = read_manifest(root / "stages/fetch/annotations.json")
     if not manifest.images:
@@ -36,6 +36,9 @@ def split(params: Params, root: Path, *, boxes: bool) -> None:
     exact = {frozenset(pair) for pair in identical}
     only_near = sum(frozenset(pair) not in exact for pair in near)
     write_json(out / "metrics.json", _split_metrics(assigned, len(identical), only_near, boxes=boxes))
+    train = len(assigned.splits["train"].images) + sum(assigned.from_train.values())
+    for name, count in assigned.from_train.items():
+        print(f"split: no {name} pictures in the sources: {count:,} of train's {train:,} were dealt to {name}")
     sizes = ", ".join(f"{len(part.images):,} {name}" for name, part in assigned.splits.items())
     print(
         f"split: {sizes}; kept together: {len(identical):,} identical pictures and {only_near:,} near-identical pairs"
@@ -58,7 +61,7 @@ def _near_duplicate_pairs(images: tuple[Image, ...], bits: int, root: Path) -> l
 
 
 def _hash_file(path: Path) -> PerceptualHash:
-    with Pillow.open(path) as picture:
+    with open_stored_picture(path) as picture:
         return perceptual_hash(picture)
 
 
@@ -69,5 +72,6 @@ def _split_metrics(assigned: SplitAssignment, identical: int, near: int, *, boxe
         pictures = {f"label.{label}": sum(label in names for names in labels) for label in part.labels()}
         if boxes:
             pictures |= {"background": sum(not names for names in labels), "boxes": len(part.annotations)}
-        counts[name] = {"pictures": len(part.images)} | pictures
+        dealt = {"from_train": assigned.from_train[name]} if name in assigned.from_train else {}
+        counts[name] = {"pictures": len(part.images)} | pictures | dealt
     return {**counts, "identical_pictures": identical, "near_duplicate_pairs": near, "dropped": len(assigned.dropped)}

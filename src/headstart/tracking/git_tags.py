@@ -1,24 +1,52 @@
-"""A run's tags about its code: the git commit, and whether there are uncommitted changes."""
+"""A run's tags about its code: the git commit, and whether what the run depends on differs from it; the difference."""
 
 import subprocess
 from pathlib import Path
 
+COMMIT_TAG, DIRTY_TAG = "mlflow.source.git.commit", "headstart.dirty"
+MAX_PATCH = 1_000_000  # bytes
+
+# No part of the code: what the pipeline itself writes while it runs (DVC rewrites data.dvc and .gitignore too), and
+# what no stage reads. dvc.lock and data.dvc are artifacts of each run.
+NOT_CODE = (
+    *(":!stages", ":!dvc.lock", ":!*.dvc", ":!*.md", ":!docs", ":!tests", ":!benchmarks", ":!recipes", ":!samples"),
+    *(":!.dvc", ":!.gitignore", ":!Makefile"),
+)
+
 
 def git_tags(root: Path) -> dict[str, str]:
-    """The commit in MLflow's own tag, and whether the code differs from it; empty outside a git repository.
+    """The commit in MLflow's own tag, and whether tracked files differ from it.
 
-    What the pipeline writes (stages/, dvc.lock) does not count as a change.
+    Args:
+        root: the repository root.
+
+    Returns:
+        `headstart.dirty` is `true` or `false`; `unknown` outside a git repository, and where git fails.
     """
-    if not (commit := _git(root, "rev-parse", "HEAD")):
-        return {}
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!stages", ":!dvc.lock")
-    return {"mlflow.source.git.commit": commit, "headstart.dirty": str(bool(changed)).lower()}
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if not commit:
+        return {DIRTY_TAG: "unknown"}
+    patch = _diff(root)
+    dirty = "unknown" if patch is None else "true" if patch else "false"
+    return {COMMIT_TAG: commit.decode().strip(), DIRTY_TAG: dirty}
 
 
-def _git(root: Path, *arguments: str) -> str:
-    """The command's output; empty if it fails."""
+def git_patch(root: Path) -> str:
+    """What differs from the commit, params.yaml included, as a patch of at most MAX_PATCH bytes; empty: nothing."""
+    patch = _diff(root) or b""
+    text = patch[:MAX_PATCH].decode("utf-8", "replace")
+    return text if len(patch) <= MAX_PATCH else f"{text}\n# cut here: {MAX_PATCH:,} of {len(patch):,} bytes\n"
+
+
+def _diff(root: Path) -> bytes | None:
+    options = ("--no-ext-diff", "--no-textconv", "--no-color")
+    return _git(root, "diff", *options, "HEAD", "--", ".", *NOT_CODE)
+
+
+def _git(root: Path, *arguments: str) -> bytes | None:
+    """The command's output; None if it fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+        return None
+    return done.stdout

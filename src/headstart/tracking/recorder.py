@@ -1,7 +1,8 @@
 """Records a stage in MLflow from a second process, which runs beside the stage.
 
 MLflow's imports take as long as torch's: side by side, the stage does not wait for them. And whatever fails in the
-second process, the stage's own process has its results on disk.
+second process, the stage's own process has its results on disk. It has `tracking.timeout` seconds in all: a server
+that answers a byte at a time, or without an end, would hold the stage for ever.
 """
 
 import gc
@@ -17,10 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headstart.base import distributed
-from headstart.base.errors import UserError
+from headstart.base.errors import UserError, first_line
 from headstart.params.root import Params
+from headstart.tracking.environment import describe_environment
 from headstart.tracking.runs import StageFailure, record_stage
 from headstart.tracking.store import import_mlflow
+
+IMPORT_SECONDS = 60  # at most, for MLflow's imports, beside tracking.timeout
 
 
 @contextmanager
@@ -46,9 +50,9 @@ def recorded_stage(name: str, params: Params, root: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _send_result(process, message | {"failure": asdict(_describe_failure(error))})
+        _send_result(process, message | {"failure": asdict(_describe_failure(error)), "environment": {}}, params)
         raise
-    _send_result(process, message | {"failure": None})
+    _send_result(process, message | {"failure": None, "environment": _describe_machine(name, params)}, params)
 
 
 def _describe_failure(error: BaseException) -> StageFailure:
@@ -57,6 +61,14 @@ def _describe_failure(error: BaseException) -> StageFailure:
         interrupted=isinstance(error, KeyboardInterrupt),
         user_error=isinstance(error, UserError),
     )
+
+
+def _describe_machine(name: str, params: Params) -> dict[str, str]:
+    try:
+        return describe_environment(name, params)
+    except Exception as error:  # whatever a driver answers, the stage itself has succeeded
+        print(f"warning: MLflow: {name}: the machine is not described: {first_line(error)}", file=sys.stderr)
+        return {}
 
 
 def _start_process() -> "subprocess.Popen[str] | None":
@@ -69,12 +81,25 @@ def _start_process() -> "subprocess.Popen[str] | None":
         return None
 
 
-def _send_result(process: "subprocess.Popen[str] | None", message: dict[str, object]) -> None:
-    """Send the stage's end to the second process, and wait until it is recorded."""
-    if process:
-        process.communicate(json.dumps(message))
-        if process.returncode:
-            print(f"warning: MLflow did not record {message['name']}: its process ended early", file=sys.stderr)
+def _send_result(process: "subprocess.Popen[str] | None", message: dict[str, object], params: Params) -> None:
+    """Send the stage's end to the second process, and wait until it is recorded or its time is over."""
+    if not process:
+        return
+    limit = params.tracking.timeout
+    try:
+        process.communicate(json.dumps(message), timeout=IMPORT_SECONDS + limit)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGALRM)
+        process.wait()
+    if process.returncode == -signal.SIGALRM:
+        problem = (
+            f"it took more than {limit:g} s (tracking.timeout); the stage's own files are complete, and the next "
+            "stage records them too"
+        )
+    else:
+        problem = "its process ended early"
+    if process.returncode:
+        print(f"warning: MLflow did not record {message['name']}: {problem}", file=sys.stderr)
 
 
 def main() -> None:
@@ -86,7 +111,11 @@ def main() -> None:
         message = json.loads(text)
         params, root = Params.model_validate(message["params"]), Path(message["root"])
         failure = StageFailure(**message["failure"]) if message["failure"] else None
-        record_stage(message["name"], params, root, message["started_ms"], failure)
+        # The signal's default action ends the process whatever it waits for; Python's handlers would have to be waited
+        # for, and a timeout of the network is one of each part of an answer.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, params.tracking.timeout)
+        record_stage(message["name"], params, root, message["started_ms"], failure, message["environment"])
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""A stage's results in stages/<stage>/ as metrics, params, artifact paths and hashes for experiment tracking.
+"""A stage's results in stages/<stage>/ as params, artifact paths and hashes for experiment tracking.
 
 Plain values: nothing here imports MLflow or writes a file.
 """
 
-import csv
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from headstart.base.files import sha256_file
 from headstart.params.root import Params
+from headstart.tracking.masking import mask_addresses
 
 # The files that make a stage's results: its metrics and what downstream stages read.
 RESULT_FILES = (
@@ -25,10 +24,11 @@ RESULT_FILES = (
     "model.safetensors",
     "model.onnx",
 )
-ARTIFACT_FILES = (  # the ONNX file is in the logged model
+# The weights lie in a run once, as the ONNX file of its logged model. The stages' model.safetensors are in DVC's cache,
+# and the run has their hashes in dvc.lock.
+ARTIFACT_FILES = (
     "preview.jpg",
     "history.csv",
-    "model.safetensors",
     "plots",
     "report.html",
     "answers.json",
@@ -40,15 +40,6 @@ EXCLUDED_PARAMS: Any = {"tracking": True, "export": {"register_as", "champion_me
 MAX_PARAM_LENGTH = 500  # MLflow 3 allows 6000 characters, older servers 500; params.yaml is an artifact anyway
 
 
-class MetricPoint(NamedTuple):
-    """One value of one metric; `time` is in milliseconds since 1970."""
-
-    key: str
-    value: float
-    step: int
-    time: int
-
-
 def results_digest(folder: Path) -> str:
     """Hash of a stage's results, 16 hex digits; empty if there are none."""
     present = [folder / name for name in RESULT_FILES if (folder / name).is_file()]
@@ -58,25 +49,12 @@ def results_digest(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def metric_points(stage: str, folder: Path) -> list[MetricPoint]:
-    """Metrics of a stage: history.csv with one step an epoch, metrics.json and speed.json at the last step.
-
-    Keys begin with the stage's name (`train_head/val_loss`), except those of evaluate, which begin with the model
-    (`test`, `head_only`). Times are the files' own, so that the same files always give the same points.
-
-    Args:
-        stage: its name, such as `train-head`.
-        folder: its folder under stages/.
-    """
-    prefix = () if stage == "evaluate" else (stage.replace("-", "_"),)
-    points = list(_history_points(folder / "history.csv", prefix))
-    for path in (folder / name for name in ("metrics.json", "speed.json") if (folder / name).is_file()):
-        # Same step, later time: MLflow's table shows the stage's summary (its best epoch).
-        step = max((point.step for point in points), default=0)
-        time = max([_modified_ms(path), *(point.time + 1 for point in points)])
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        points += [MetricPoint(key, value, step, time) for key, value in _flatten_numbers(summary, prefix)]
-    return points
+def artifacts_digest(folder: Path) -> str:
+    """Hash of the files in `artifact_paths`, 16 hex digits; empty if there are none."""
+    found = artifact_paths(folder)
+    files = [file for path in found for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    lines = "\n".join(f"{file.relative_to(folder)} {sha256_file(file)}" for file in files if file.is_file())
+    return hashlib.sha256(lines.encode()).hexdigest()[:16] if lines else ""
 
 
 def artifact_paths(folder: Path) -> list[Path]:
@@ -85,16 +63,19 @@ def artifact_paths(folder: Path) -> list[Path]:
 
 
 def flat_params(params: Params) -> dict[str, str]:
-    """params.yaml without `EXCLUDED_PARAMS` as `section.key`; lists as one line of JSON, long values truncated."""
+    """params.yaml without `EXCLUDED_PARAMS` as `section.key`; lists as one line of JSON, long values truncated.
+
+    Passwords in addresses are masked.
+    """
     dump = params.model_dump(mode="json", exclude=EXCLUDED_PARAMS, exclude_none=True)
-    return {key: _truncate(value) for key, value in _flatten_params(dump, "") if value}
+    return {key: _storable(value) for key, value in _flatten_params(dump, "") if value}
 
 
 def weights_params(folder: Path) -> dict[str, str]:
     """The texts in weights.json: name, source, sha256, licence."""
     path = folder / "weights.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {f"weights.{key}": _truncate(value) for key, value in facts.items() if value and isinstance(value, str)}
+    return {f"weights.{key}": _storable(value) for key, value in facts.items() if value and isinstance(value, str)}
 
 
 def inputs_digest(params: Params, root: Path) -> str:
@@ -115,26 +96,6 @@ def dataset_name(params: Params) -> str:
     return "+".join(names)[:MAX_PARAM_LENGTH]
 
 
-def _history_points(path: Path, prefix: tuple[str, ...]) -> Iterator[MetricPoint]:
-    if not path.is_file():
-        return
-    time = _modified_ms(path)
-    with path.open(encoding="utf-8", newline="") as file:
-        for index, row in enumerate(csv.DictReader(file)):
-            cells = {column: number for column, text in row.items() if (number := _parse_number(text)) is not None}
-            step = int(cells.pop("epoch", index))
-            yield from (MetricPoint(_metric_key(*prefix, column), value, step, time) for column, value in cells.items())
-
-
-def _flatten_numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    """The numbers in nested metrics. A null is an undefined metric (one class has no ROC AUC) and is left out."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flatten_numbers(inner, (*path, str(key)))
-    elif isinstance(value, int | float):
-        yield _metric_key(*path), float(value)
-
-
 def _flatten_params(value: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -143,21 +104,7 @@ def _flatten_params(value: Any, key: str) -> Iterator[tuple[str, str]]:
         yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _metric_key(*parts: str) -> str:
-    """A metric's name; characters that MLflow rejects (labels may have some) become underscores."""
-    return re.sub(r"[^\w\-. /]", "_", "/".join(parts))
-
-
-def _parse_number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
-
-
-def _truncate(text: str) -> str:
+def _storable(text: str) -> str:
+    """Without passwords, at most MAX_PARAM_LENGTH letters, all of them with a form in UTF-8."""
+    text = mask_addresses(text).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_PARAM_LENGTH else text[: MAX_PARAM_LENGTH - 1] + "…"
-
-
-def _modified_ms(path: Path) -> int:
-    return path.stat().st_mtime_ns // 1_000_000

@@ -9,12 +9,15 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
+from headstart.base.errors import UserError
 from headstart.params.root import TrackingParams
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+SQLITE, SQLITE_WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
 LOCK_SECONDS = 10  # how long to wait for another pipeline's lock on the database
 MLFLOW_ENVIRONMENT = {  # defaults: a server that is down costs seconds, and MLflow prints nothing to stdout
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -36,6 +39,7 @@ VIEW_COLUMNS = (
     "params.`train_head.lr`",
     "params.`fine_tune.lr`",
     "params.`fine_tune.freeze_depth`",
+    "tags.`headstart.kept`",
 )
 SAVED_VIEW = {"name": "Results", "createdAt": 0, "updatedAt": 0, "state": json.dumps({"selectedColumns": VIEW_COLUMNS})}
 EXPERIMENT_TAGS = {
@@ -59,8 +63,7 @@ def connect_store(params: TrackingParams, home: Path) -> "MlflowClient":
     """
     _set_environment()
     uri = _store_uri(params, home)
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if path := _sqlite_path(uri):
         if not path.exists():
             _create_database(path)
         # Through SQLite itself first: its error is short and immediate if the database is locked, read-only or damaged.
@@ -74,7 +77,12 @@ def connect_store(params: TrackingParams, home: Path) -> "MlflowClient":
 
 
 def get_experiment_id(client: "MlflowClient", params: TrackingParams, home: Path) -> str:
-    """The experiment's id; created at first use. With a local database the artifacts are in `home`/mlartifacts."""
+    """The experiment's id; created at first use. With a local database the artifacts are in `home`/mlartifacts.
+
+    Raises:
+        UserError: the experiment is deleted.
+        Exception: any error of MLflow, its database or the network.
+    """
     from mlflow.exceptions import MlflowException
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or params.experiment
@@ -85,7 +93,18 @@ def get_experiment_id(client: "MlflowClient", params: TrackingParams, home: Path
         except MlflowException:
             if (experiment := client.get_experiment_by_name(name)) is None:  # else another pipeline just created it
                 raise
+    if experiment.lifecycle_stage == "deleted":
+        number = experiment.experiment_id
+        raise UserError(
+            f"the experiment {name!r} is deleted; `mlflow experiments restore --experiment-id {number}`, or give "
+            "tracking.experiment (MLFLOW_EXPERIMENT_NAME where it is set) another name"
+        )
     return str(experiment.experiment_id)
+
+
+def tracking_uri(params: TrackingParams) -> str:
+    """The address as the user gave it, in the environment or in params.yaml; empty: the default."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or params.uri
 
 
 def import_mlflow() -> None:
@@ -119,7 +138,7 @@ def _create_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
         part = Path(folder) / path.name
-        _client(f"sqlite:///{part.as_posix()}")
+        _client(_sqlite_uri(part))
         try:
             path.hardlink_to(part)  # unlike a rename, never replaces a database that another pipeline has just created
         except FileExistsError:
@@ -130,10 +149,27 @@ def _create_database(path: Path) -> None:
 
 def _store_uri(params: TrackingParams, home: Path) -> str:
     """The store's URI; a relative SQLite path is relative to the repository's root, wherever the stage runs."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.uri or "sqlite:///mlflow.db"
-    if not uri.startswith("sqlite:///"):
+    uri = tracking_uri(params) or "sqlite:///mlflow.db"
+    if not uri.startswith(SQLITE):
         return uri
-    return f"sqlite:///{(home / uri.removeprefix('sqlite:///')).as_posix()}"
+    path, question, query = uri.removeprefix(SQLITE).partition("?")
+    return _sqlite_uri(home / unquote(path)) + question + query
+
+
+def _sqlite_uri(path: Path) -> str:
+    """The URI of a database's path, in which SQLAlchemy decodes %20, and `?` ends the path."""
+    quoted = path.as_posix().replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the folder of what follows sqlite:/// as it stands, and would make the quoted one; it leaves this
+    # form of the same address alone.
+    return f"{SQLITE if quoted == path.as_posix() else SQLITE_WITH_DRIVER}{quoted}"
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    """The database's path; None: it is no SQLite database."""
+    for start in (SQLITE, SQLITE_WITH_DRIVER):
+        if uri.startswith(start):
+            return Path(unquote(uri.removeprefix(start).partition("?")[0]))
+    return None
 
 
 def _is_remote(uri: str) -> bool:

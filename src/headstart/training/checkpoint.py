@@ -1,8 +1,9 @@
 """Checkpoints of a training loop: after a kill it resumes from the last one and ends in the same bits.
 
-`.cache/checkpoints/<stage>/<key>/` holds the last two. The key is the hash of all that the result depends on, so a
-checkpoint of other params, pictures or code is never used. They are no DVC outs: DVC deletes a stage's outs before it
-runs. They stay until the next stage starts: a kill before DVC has recorded that the stage ran makes it run again.
+`.cache/checkpoints/<stage>/<key>/` holds the last two, `<steps>-<CRC-32 of the file>.pt`. The key is the hash of all
+that the result depends on, so a checkpoint of other params, pictures or code is never used. They are no DVC outs: DVC
+deletes a stage's outs before it runs. They stay until the next stage starts: a kill before DVC has recorded that the
+stage ran makes it run again.
 """
 
 import hashlib
@@ -19,10 +20,12 @@ import torch
 
 import headstart
 from headstart.base import distributed
+from headstart.base.cache_dir import make_room
 from headstart.base.errors import first_line
-from headstart.base.files import list_files
+from headstart.base.files import crc32_file, list_files
 
-SAVE_INTERVAL = 20.0  # seconds of training that a kill may cost
+SAVE_INTERVAL = 20.0  # seconds of training that a kill may cost, where writing is fast
+MAX_WRITE_SHARE = 0.05  # of the time: after a write of w seconds the next one comes no sooner than w / 0.05 later
 KEEP_LAST = 2
 _FINISHED = "done"  # an empty file beside the checkpoints of a training that has ended
 
@@ -33,6 +36,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._saved_at = time.monotonic()
+        self._write_seconds = 0.0  # of the last checkpoint
         self._warned = False
 
     @classmethod
@@ -43,8 +47,9 @@ class Checkpoints:
         return cls(root / ".cache/checkpoints" / stage / hashlib.sha256(text.encode()).hexdigest()[:32])
 
     def due(self) -> bool:
-        """Whether SAVE_INTERVAL has passed since the last checkpoint."""
-        return time.monotonic() - self._saved_at >= SAVE_INTERVAL
+        """Whether it is time for the next checkpoint: after SAVE_INTERVAL, or later where the disk is slow."""
+        interval = max(SAVE_INTERVAL, self._write_seconds / MAX_WRITE_SHARE)
+        return time.monotonic() - self._saved_at >= interval
 
     def save(self, state: dict[str, Any], number: int) -> None:
         """Write a checkpoint atomically and remove all but the last two; only the main process does.
@@ -57,32 +62,40 @@ class Checkpoints:
         """
         if not distributed.is_main_process():
             return
-        part = self._folder / f"{os.getpid()}.part"
+        part, started = self._folder / f"{os.getpid()}.part", time.monotonic()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self._folder / f"{number:012d}.pt")
-            for old in self._paths()[KEEP_LAST:]:
+            path = self._folder / f"{number:012d}-{crc32_file(part):08x}.pt"
+            part.replace(path)
+            make_room(self._folder, 0)
+            # At the end of an epoch the last step's checkpoint is written again, with the epoch's validation.
+            earlier = [one for one in self._paths() if one != path]
+            replaced = [one for one in earlier if one.name.startswith(f"{number:012d}-")]
+            for old in [*replaced, *[one for one in earlier if one not in replaced][KEEP_LAST - 1 :]]:
                 old.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that cannot be written to, or that is none
+                part.unlink(missing_ok=True)
             if not self._warned:
                 print(f"warning: no checkpoint: {self._folder}: {first_line(error)}", file=sys.stderr)
             self._warned = True
         self._saved_at = time.monotonic()
+        self._write_seconds = self._saved_at - started
 
     def load(self) -> dict[str, Any] | None:
         """The newest readable checkpoint; None without one."""
         for path in self._paths():
-            try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception:  # whatever a half-written disk has left: the checkpoint before it is used
+            with suppress(Exception):  # whatever a half-written disk has left: the checkpoint before it is used
+                if f"{crc32_file(path):08x}" == path.stem.partition("-")[2]:
+                    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                    return state
+            print(f"warning: {path}: the checkpoint is damaged; the one before it is used", file=sys.stderr)
+            with suppress(OSError):
                 path.unlink(missing_ok=True)
-                continue
-            return state
         return None
 
     def mark_finished(self) -> None:

@@ -119,7 +119,7 @@ def _make_batches(
         checkpoint_key=[[labeled_hashes(images) for images in splits], params.augment.model_dump(), params.seed],
         make_batch=make_batch,
         loss=lambda logits, batch_targets: classifier.loss(logits, batch_targets, weights, section.label_smoothing),
-        validate=lambda: classifier.compute_val_metrics(val_logits(), val_targets),
+        validate=lambda: classifier.compute_val_metrics(val_logits(), val_targets, weights),
         labels=targets,
         mixup=make_mixup(section.mixup, section.cutmix, len(spec.labels)),
     )

@@ -6,10 +6,12 @@ from pathlib import Path
 from torch import Tensor
 
 from headstart.base.files import write_json
+from headstart.base.kept_head import KEPT_HEAD, lower_rate
 from headstart.engine.device import Compute, configure_torch
 from headstart.models.file import ModelSpec, read_model_file, save_model_file
-from headstart.models.freeze import block_table, resolve_freeze_depth
+from headstart.models.freeze import block_table, resolve_freeze_depth, table_of_kept_epoch
 from headstart.params.root import Params
+from headstart.params.training import FineTuneParams
 from headstart.training.batches import TrainableNetwork
 from headstart.training.loop import TrainLoop, train_loop
 from headstart.training.train_unfrozen import TrainingPlan, train_unfrozen
@@ -20,6 +22,9 @@ LoadNetwork = Callable[[dict[str, Tensor], ModelSpec, Params, Compute, Path], Tr
 
 def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load: LoadNetwork) -> None:
     """Write stages/fine-tune: the network with the blocks above freeze_depth trained, history.csv, metrics.json.
+
+    Where no epoch had a lower val loss than the head-only model, that model is written, bit for bit, and metrics.json
+    has best_epoch 0. blocks.json and metrics.json count what had trained by the epoch that was kept.
 
     Args:
         params: all of params.yaml.
@@ -58,15 +63,25 @@ def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load
         stage="fine-tune",
         loop=loop or train_loop,
     )
+    best = trained.best
+    table = table_of_kept_epoch(table, plan.freeze_depth_at(best.epoch), best.epoch)
     save_model_file(out / "model.safetensors", trained.tensors, spec)
     sizes = {
         f"{key}_parameters": sum(size for _, _, size, of_block in table if of_block == state)
         for key, state in (("frozen", "frozen"), ("trained", "trains"))
     }
-    write_json(out / "metrics.json", trained.best.to_metrics() | sizes)
+    write_json(out / "metrics.json", best.to_metrics() | sizes)
     rows = [{"block": n, "name": name, "parameters": size, "state": state} for n, name, size, state in table]
     write_json(out / "blocks.json", rows)
     trained.checkpoints.mark_finished()
+    if not best.epoch:
+        print(not_better_line(section, can_freeze_more=plan.freeze_depth < len(blocks)))
+
+
+def not_better_line(section: FineTuneParams, *, can_freeze_more: bool) -> str:
+    """The line for a fine-tuning without an epoch of lower val loss than the head-only model's."""
+    freeze_more = " or a greater freeze_depth" if can_freeze_more else ""
+    return f"fine-tune: {KEPT_HEAD}; try fine_tune.lr: {lower_rate(section.lr)}{freeze_more}"
 
 
 def print_blocks(table: list[tuple[str, str, int, str]]) -> None:

@@ -15,12 +15,14 @@ from headstart.base.files import csv_text, write_text
 from headstart.base.progress import track
 from headstart.models.freeze import set_train_mode
 from headstart.params.training import TrainingStageParams
+from headstart.training.batch_norm import forbid_distributed_batch_norm
 from headstart.training.batches import Batch
 from headstart.training.checkpoint import Checkpoints
 from headstart.training.graceful_stop import GracefulStop, exit_by_signal
 from headstart.training.loop_state import BestEpoch, TrainingState, ValMetrics
 from headstart.training.optimizer import ParamGroup
 from headstart.training.sampler import seed_from_key
+from headstart.training.schedule import lr_factor
 
 
 class TrainLoop(Protocol):
@@ -66,7 +68,8 @@ def train_loop(
 
     Several processes (`base.distributed`) train as one does: each has its rows of every batch, gradients are summed
     before a step, and every rank gets the loss of the whole batch. Their number may change when a training resumes;
-    sums are then rounded differently. Only the main process returns.
+    sums are then rounded differently. A last batch of fewer rows than processes shares with the one before it
+    (`sampler.batch_sizes`). Only the main process returns.
 
     Args:
         network: frozen modules stay in eval mode.
@@ -89,6 +92,9 @@ def train_loop(
     def validate_once() -> ValMetrics:
         return distributed.broadcast_object(validate())  # all ranks must agree, to the bit, on the best epoch
 
+    def lr_at(step: int) -> float:
+        return params.lr * lr_factor(step, steps, params, state.anneal_after)
+
     def save_or_stop(signal_number: int) -> None:
         """Save a checkpoint if one is due, or save and exit if any rank has received a signal."""
         if (checkpoints.due() or signal_number) and state.weights_finite():
@@ -102,15 +108,15 @@ def train_loop(
             exit_by_signal(signal_number)
 
     state, seed = TrainingState(network, groups, params), torch.initial_seed()
-    if not _resume(state, checkpoints, history, params, stage, steps):
+    if not _resume(state, checkpoints, history, stage, steps):
         network.eval()
         state.mark_best(BestEpoch(0, 0, validate_once()))
     with GracefulStop() as stop:
-        while state.epoch <= params.max_epochs() and not state.out_of_patience():
+        while not state.finished():
             started = time.perf_counter()
             on_epoch_start(state.epoch)
             set_train_mode(network)
-            _forbid_distributed_batch_norm(network, stage)
+            forbid_distributed_batch_norm(network, stage)
             remaining = batches(state.epoch, state.step)
             for inputs, targets in track(remaining, f"{stage} epoch {state.epoch}", steps - state.step):
                 _seed_dropout(seed, state)
@@ -118,19 +124,21 @@ def train_loop(
                 batch_loss, batch_size, signal_number = _gather_batch(value, len(targets), stop)
                 if not math.isfinite(batch_loss):
                     raise _not_finite_error(batch_loss, stage, params, state, steps, batch_files)
-                lr = params.lr * lr_factor((state.epoch - 1) * steps + state.step, steps, params)
-                state.train_batch(value, batch_loss, lr, steps, batch_size)
+                state.train_batch(value, batch_loss, lr_at((state.epoch - 1) * steps + state.step), steps, batch_size)
                 if state.gradients_applied():
                     save_or_stop(signal_number)
-            row = state.end_epoch(validate_once, params.lr * lr_factor(state.epoch * steps - 1, steps, params))
+            row = state.end_epoch(validate_once, lr_at(state.epoch * steps - 1))
             print(
-                f"  epoch {len(state.history):>3}/{params.max_epochs()}  train loss {row['train_loss']:.4f}"
+                f"  epoch {len(state.history):>3}/{state.last_epoch()}  train loss {row['train_loss']:.4f}"
                 f"  {_format_metrics(state.val_metrics)}  {time.perf_counter() - started:.1f} s",
                 flush=True,
             )
             _write_history(history, state.history)
+            if state.anneal_if_due():
+                begin = f", from the weights of epoch {state.best.epoch}" if state.best.epoch else ""
+                print(f"  from here on the rate falls to 0{begin}", flush=True)
             save_or_stop(int(max(distributed.all_gather_numbers(stop.received or 0))[0]))
-    if state.out_of_patience():
+    if state.stopped_early():
         print(f"  no lower val loss for {params.early_stopping_patience()} epochs: stopped early")
     network.load_state_dict(state.best_weights)
     network.eval()
@@ -139,25 +147,7 @@ def train_loop(
     return BestEpoch(state.best.epoch, len(state.history), state.best.metrics)
 
 
-def lr_factor(step: int, steps: int, params: TrainingStageParams) -> float:
-    """The learning rate at a step as a share of params.lr: linear warm-up, then half a cosine down to zero.
-
-    Cosine annealing: Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts.
-
-    Args:
-        step: number of the step in the whole training, from 0.
-        steps: batches in an epoch.
-        params: epochs and warm-up.
-    """
-    warmup, total = params.warmup_epochs * steps, params.max_epochs() * steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def _resume(
-    state: TrainingState, checkpoints: Checkpoints, history: Path, params: TrainingStageParams, stage: str, steps: int
-) -> bool:
+def _resume(state: TrainingState, checkpoints: Checkpoints, history: Path, stage: str, steps: int) -> bool:
     """Restore the last checkpoint, if there is one; whether there was."""
     saved = checkpoints.load()
     if saved is not None:
@@ -167,7 +157,7 @@ def _resume(
     if saved is None:
         return False
     position = f"in epoch {state.epoch}, after batch {state.step} of {steps}"
-    print(f"{stage}: resumes {position if state.epoch <= params.max_epochs() else 'after its last epoch'}", flush=True)
+    print(f"{stage}: resumes {position if state.epoch <= state.last_epoch() else 'after its last epoch'}", flush=True)
     _write_history(history, state.history)
     return True
 
@@ -197,17 +187,6 @@ def _not_finite_error(
         f"params.yaml: {stage.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {state.epoch}, "
         f"batch {state.step + 1} of {steps} ({files}); give a lower learning rate"
     )
-
-
-def _forbid_distributed_batch_norm(network: nn.Module, stage: str) -> None:
-    """Batch norm in train mode needs the whole batch, of which a rank has but a part."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    world_size = distributed.get_world_size()
-    if world_size > 1 and any(module.training for module in norms):
-        raise UserError(
-            f"params.yaml: launcher: {stage} trains a batch norm, and {world_size} processes cannot share its "
-            "statistics; give model.head.batch_norm: false and fine_tune.batch_norm: fixed, or one process"
-        )
 
 
 def _format_metrics(metrics: ValMetrics) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from headstart.base import distributed
-from headstart.params.training import TrainingStageParams
+from headstart.params.training import AUTO_ANNEAL_EPOCHS, TrainingStageParams
 from headstart.training.optimizer import AdamW, ParamGroup
 
 ValMetrics = dict[str, float]
@@ -45,6 +45,7 @@ class TrainingState:
         best: the best epoch so far.
         best_weights: the network's state dict at that epoch.
         val_metrics: of the last epoch.
+        anneal_after: of `epochs: auto`: epochs done when the rate began to fall; None: it has not begun.
     """
 
     def __init__(self, network: nn.Module, groups: list[ParamGroup], params: TrainingStageParams) -> None:
@@ -59,14 +60,31 @@ class TrainingState:
         self.best = BestEpoch(0, 0, {})
         self.best_weights: dict[str, Tensor] = {}
         self.val_metrics: ValMetrics = {}
+        self.anneal_after: int | None = None
 
     def mark_best(self, best: BestEpoch) -> None:
         """Record the network in its present state as the best so far."""
         self.best, self.best_weights = best, _snapshot(self._network)
 
     def out_of_patience(self) -> bool:
-        """Whether the last epochs, as many as the patience, had no lower validation loss."""
-        return 0 < self._params.early_stopping_patience() <= len(self.history) - self.best.epoch
+        """Whether the last epochs, as many as the patience and all of them after the last unfreeze, had no lower loss.
+
+        The validation loss is meant.
+        """
+        since = max(self.best.epoch, self._params.last_unfreeze())
+        return 0 < self._params.early_stopping_patience() <= len(self.history) - since
+
+    def last_epoch(self) -> int:
+        """Number of the last epoch, unless training stops or anneals before."""
+        return self._params.max_epochs() if self.anneal_after is None else self.anneal_after + AUTO_ANNEAL_EPOCHS
+
+    def stopped_early(self) -> bool:
+        """Whether the patience is out, and ends the training: `epochs: auto` anneals instead."""
+        return self._params.epochs != "auto" and self.out_of_patience()
+
+    def finished(self) -> bool:
+        """Whether no epoch is left."""
+        return self.epoch > self.last_epoch() or self.stopped_early()
 
     def gradients_applied(self) -> bool:
         """Whether no accumulated gradient waits for its step: they are not part of `state`."""
@@ -130,6 +148,24 @@ class TrainingState:
         self.epoch, self.step, self._loss_sum, self._pictures = self.epoch + 1, 0, 0.0, 0.0
         return self.history[-1]
 
+    def anneal_if_due(self) -> bool:
+        """Of `epochs: auto`: begin the annealing if its time has come; whether it began.
+
+        Its time has come when the patience is out, or when no more epochs than it takes are left. It begins from the
+        best epoch's weights; where no epoch was better than none, from the present ones: the full rate would lead the
+        untrained ones to the same place once more.
+        """
+        params, done = self._params, len(self.history)
+        if params.epochs != "auto" or self.anneal_after is not None:
+            return False
+        if not self.out_of_patience() and done < params.max_epochs() - AUTO_ANNEAL_EPOCHS:
+            return False
+        self.anneal_after = done
+        if self.best.epoch:
+            self._network.load_state_dict(self.best_weights)
+            torch._foreach_copy_(self._ema, [parameter.detach() for parameter in self._trained])
+        return True
+
     def state(self) -> dict[str, Any]:
         """Everything, as tensors and plain values, for a checkpoint."""
         return {
@@ -140,6 +176,7 @@ class TrainingState:
             "best": [self.best.epoch, self.best.epochs, self.best.metrics],
             "history": self.history,
             "position": [self.epoch, self.step, self._loss_sum, self._pictures],
+            "anneal_after": self.anneal_after,
             "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])],
         }
 
@@ -151,6 +188,7 @@ class TrainingState:
         self.best_weights, self.history = state["best_weights"], state["history"]
         self.best = BestEpoch(*state["best"])
         self.epoch, self.step, self._loss_sum, self._pictures = state["position"]
+        self.anneal_after = state["anneal_after"]
         torch.set_rng_state(state["random"][0])
         if state["random"][1:]:
             torch.cuda.set_rng_state(state["random"][1])

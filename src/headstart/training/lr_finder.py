@@ -1,11 +1,12 @@
 """The learning-rate range test (Smith 2017, arXiv 1506.01186) of a training stage.
 
-The rate grows with every batch until the loss diverges; where the loss fell steepest before that is a good rate. The
-stage's own files are not written or changed.
+The rate grows with every batch until the loss diverges; half-way down the valley that the loss runs through before
+that is a good rate. The stage's own files are not written or changed.
 """
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from headstart.training.optimizer import AdamW, ParamGroup
 
 MIN_LR, MAX_LR, STEPS = 1e-6, 1.0, 100
 SMOOTHING = 0.9  # decay of the loss's moving average
+LEFT_EDGE = 10  # batches that the moving average needs: before, it is that of a few losses, and noise
+CLEAR = 2.0  # least depth of the valley, in standard deviations of a batch's loss: noise alone reaches 2 in 1 of 1,000
 DIVERGED = 4.0  # the test ends when the smoothed loss is so many times its minimum
 
 TrainingStage = Callable[[Params, Path, TrainLoop], None]  # (params, root, loop)
@@ -40,13 +43,27 @@ class LrCurve:
     smoothed: list[float]
 
     def suggestion(self) -> float | None:
-        """The rate at which the smoothed loss falls steepest, before its minimum; None if it never falls."""
-        minimum = min(range(len(self.smoothed)), key=self.smoothed.__getitem__)
-        # Slopes over three batches: that of a single one is noise.
-        slopes = [self.smoothed[n + 1] - self.smoothed[n - 1] for n in range(1, minimum)]
-        if not slopes or min(slopes) >= 0:
+        """The rate half-way down the valley of the smoothed loss; None: no slope is clear against the noise.
+
+        As fastai's valley rule, which takes the middle of the longest descent: by its depth, not by its length, so that
+        noise on the plateau before it does not move the point. The left edge is left out.
+        """
+        smoothed = self.smoothed
+        if len(smoothed) <= LEFT_EDGE + 1:
             return None
-        return self.rates[1 + slopes.index(min(slopes))]
+        bottom = min(range(LEFT_EDGE, len(smoothed)), key=smoothed.__getitem__)
+        top = max(smoothed[LEFT_EDGE : bottom + 1])
+        depth = top - smoothed[bottom]
+        if depth <= CLEAR * _noise(self.losses[: bottom + 1]) or not depth:
+            return None
+        above = [n for n in range(LEFT_EDGE, bottom) if smoothed[n] > top - depth / 2]
+        return self.rates[above[-1] + 1]
+
+
+def _noise(losses: list[float]) -> float:
+    """Standard deviation of a batch's loss, by the median change from batch to batch: a slope is next to nothing."""
+    changes = [abs(after - before) for before, after in itertools.pairwise(losses)]
+    return statistics.median(changes) / (math.sqrt(2) * statistics.NormalDist().inv_cdf(0.75))
 
 
 class _RangeTestDoneError(Exception):
@@ -70,7 +87,7 @@ def lr_find(
         stages: name -> a function that imports and returns the task's training stage.
 
     Returns:
-        the suggested learning rate; None if the loss never falls.
+        the suggested learning rate; None if no slope is clear against the noise.
 
     Raises:
         UserError: there is no such training stage, or stages before it have not run.
@@ -146,7 +163,7 @@ def _plot(curve: LrCurve, current: float, stage: str, path: Path) -> None:
     axes.plot(curve.rates, curve.smoothed, color="#1f6fb4", label="smoothed")
     axes.axvline(current, color="#888888", linestyle=":", label=f"params.yaml: {current:g}")
     if rate := curve.suggestion():
-        axes.axvline(rate, color="#d1492e", label=f"steepest: {rate:.2g}")
+        axes.axvline(rate, color="#d1492e", label=f"half-way down: {rate:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=f"{stage}: learning-rate range test")
     if curve.smoothed:
         axes.set_ylim(0.9 * min(curve.smoothed), 1.5 * max(curve.smoothed[: len(curve.smoothed) // 2 + 1]))

@@ -80,6 +80,14 @@ class AdamW:
             )
 
 
+def param_groups(network: nn.Module) -> list[ParamGroup]:
+    """Parameter groups at one learning rate; biases and the parameters of norms have no weight decay.
+
+    The rule of timm's `param_groups_weight_decay`: what has one dimension does not decay.
+    """
+    return param_groups_layer_decay(network, [], 1.0)
+
+
 def param_groups_layer_decay(network: nn.Module, blocks: list[Block], layer_decay: float) -> list[ParamGroup]:
     """Parameter groups with layer-wise learning-rate decay: the head at the full rate, each block at a lower one.
 

@@ -15,11 +15,12 @@ from headstart.models import classifier
 from headstart.models.file import save_model_file
 from headstart.models.pretrained import load_backbone, load_pretrained
 from headstart.params.root import Params
+from headstart.training.batch_norm import trains_batch_norm
 from headstart.training.batches import Batch, labeled_hashes
 from headstart.training.checkpoint import Checkpoints
 from headstart.training.loop import TrainLoop, train_loop
 from headstart.training.loop_state import ValMetrics
-from headstart.training.optimizer import ParamGroup
+from headstart.training.optimizer import param_groups
 from headstart.training.sampler import BatchSampler
 
 
@@ -47,7 +48,7 @@ def train_classifier_head(params: Params, root: Path, loop: TrainLoop | None = N
     head = classifier.create_head(spec.features, len(spec.labels), spec.head)
     section, out = params.train_head, root / "stages/train-head"
     weights = classifier.class_weights(targets, len(spec.labels), section)
-    sampler = BatchSampler(len(features), targets, section, params.seed)
+    sampler = BatchSampler(len(features), targets, section, params.seed, trains_batch_norm(head))
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         for rows in sampler.rank_rows(epoch, first, "train-head"):
@@ -55,7 +56,7 @@ def train_classifier_head(params: Params, root: Path, loop: TrainLoop | None = N
 
     @torch.no_grad()
     def validate() -> ValMetrics:
-        return classifier.compute_val_metrics(head(val_features), val_targets)
+        return classifier.compute_val_metrics(head(val_features), val_targets, weights)
 
     checkpoints = Checkpoints.for_stage(
         root,
@@ -70,7 +71,7 @@ def train_classifier_head(params: Params, root: Path, loop: TrainLoop | None = N
     print(f"train-head: {len(features)} embeddings of {spec.features} features, {len(spec.labels)} labels")
     best = (loop or train_loop)(
         head,
-        [ParamGroup(list(head.parameters()))],
+        param_groups(head),
         batches=batches,
         steps=sampler.steps,
         loss=lambda logits, labels: classifier.loss(logits, labels, weights, section.label_smoothing),

@@ -16,6 +16,7 @@ from headstart.models.file import ModelSpec, hash_tensors, strip_prefix
 from headstart.models.freeze import Block, freeze_blocks
 from headstart.params.training import TrainingStageParams
 from headstart.training.autocast import AutocastNetwork
+from headstart.training.batch_norm import trains_batch_norm
 from headstart.training.batches import Batch, TrainingBatches
 from headstart.training.checkpoint import Checkpoints
 from headstart.training.loop import TrainLoop
@@ -48,7 +49,9 @@ class TrainingPlan:
     compiled: bool = False
 
     def freeze_depth_at(self, epoch: int) -> int:
-        """How many blocks are frozen in an epoch, from 1."""
+        """How many blocks are frozen in an epoch, from 1; 0: before the first one, where nothing has trained yet."""
+        if not epoch:
+            return len(self.blocks)
         return [self.freeze_depth, *(depth for done, depth in self.unfreeze_schedule if done < epoch)][-1]
 
     def freeze(self, backbone: nn.Module, epoch: int | None = None) -> set[str]:
@@ -63,7 +66,8 @@ class TrainedNetwork:
 
     Attributes:
         best: the epoch of the lowest validation loss.
-        tensors: the network's at that epoch, under the names of the model file.
+        tensors: the network's at that epoch, under the names of the model file. What was frozen up to then has every
+            bit that it had; so has the whole network where no epoch was better than none.
         checkpoints: to be marked finished once the tensors are on disk.
     """
 
@@ -107,14 +111,17 @@ def train_unfrozen(
         backbone, folded = fold_batch_norm(backbone, spec.input.size)
         network.trunk = backbone
     frozen = plan.freeze(backbone)
-    frozen_before = {name: tensor.clone() for name, tensor in backbone.named_parameters() if name in frozen}
+    frozen_at_first = plan.freeze(backbone, 1)
+    before = {name: tensor.clone() for name, tensor in backbone.named_parameters() if name in frozen_at_first}
+    plan.freeze(backbone)
     data = make_batches(frozen)
     optimize(network, compute, training=True)
     compute.to_device(network)
     compute.to_device(data.network)  # the part of a split backbone has tensors of its own
     if plan.compiled and plan.freeze_depth < len(plan.blocks):
         compile_backbone(data.network)
-    sampler = BatchSampler(len(data.file_names), data.labels, section, seed)
+    trained_network = AutocastNetwork(data.network, backbone, compute, plan.batch_norm)
+    sampler = BatchSampler(len(data.file_names), data.labels, section, seed, trains_batch_norm(trained_network))
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         return data.iterate(sampler.rank_rows(epoch, first, stage), epoch, seed)
@@ -137,7 +144,7 @@ def train_unfrozen(
     )
     torch.manual_seed(seed)  # dropout must not depend on what was in a cache
     best = loop(
-        AutocastNetwork(data.network, backbone, compute, plan.batch_norm),
+        trained_network,
         param_groups_layer_decay(network, plan.blocks, plan.layer_decay),
         batches=batches,
         steps=sampler.steps,
@@ -150,9 +157,12 @@ def train_unfrozen(
         checkpoints=checkpoints,
         on_epoch_start=unfreeze,
     )
+    if not best.epoch:  # folding and unfolding batch norm would change bits
+        return TrainedNetwork(best, tensors, checkpoints)
     trained = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    for name, tensor in frozen_before.items():
-        assert torch.equal(trained[f"trunk.{name}"], tensor), f"the frozen parameter {name} has changed"
+    frozen = plan.freeze(backbone, best.epoch)
+    for name in frozen & before.keys():
+        assert torch.equal(trained[f"trunk.{name}"], before[name]), f"the frozen parameter {name} has changed"
     return TrainedNetwork(best, _unfold(trained, folded, tensors, frozen), checkpoints)
 
 

@@ -12,6 +12,7 @@ from headstart.base.errors import UserError
 from headstart.evaluation.detector.gallery import find_cases
 from headstart.evaluation.detector.outcomes import find_outcomes
 from headstart.metrics.coco_matching import match_detections
+from html_page import HtmlPage
 from synthetic_boxes import make_detections, manifest, write_evaluation, write_pictures, write_random_evaluation
 
 CAT, DOG = (10.0, 10.0, 40.0, 40.0), (100.0, 20.0, 50.0, 80.0)
@@ -60,6 +61,30 @@ def test_a_picture_is_ranked_by_its_most_confident_box(tmp_path: Path) -> None:
         ("images/1.png", "0.9"),
         ("images/2.png", "0.8"),
     ]
+
+
+def test_a_second_box_is_shown_among_the_false_positives_by_its_name(tmp_path: Path) -> None:
+    """One card with two labels, a dog called a cat, and a box where nothing is."""
+    truth = manifest([[("cat", CAT)], [("dog", DOG)], [("cat", CAT)]])
+    detections = make_detections(
+        (1, "cat", CAT, 0.9), (1, "dog", CAT, 0.8), (2, "cat", DOG, 0.7), (3, "cat", CAT, 0.95), (3, "cat", DOG, 0.6)
+    )
+    model = SplitDetections(detections, detections)
+    # On val every box is right: the threshold lies below all scores.
+    val = manifest([[("cat", CAT)], [("cat", DOG)], [("cat", CAT), ("cat", DOG)]])
+    out = write_evaluation(tmp_path, val, truth, model, model, gallery=9)
+    wrong = [row for row in read_cases(out) if row["kind"] != "hit"]
+    assert [(row["kind"], row["label"], row["predicted"]) for row in wrong] == [
+        ("second box", "cat", "dog"),
+        ("false alarm", "dog", "cat"),
+        ("false alarm", "", "cat"),
+    ]
+    assert wrong[0]["thumbnail"].endswith("second-box-cat-as-dog.jpg")
+    page = HtmlPage((out / "report.html").read_text(encoding="utf-8"))
+    assert "second box on cat" in page.text
+    assert "Second boxes on an object that has a detection already (1) are not in it" in page.text
+    counts = json.loads((out / "metrics.json").read_text())["test"]["outcomes"]
+    assert counts == {"correct": 2, "wrong_label": 1, "second_box": 1, "nothing_there": 1, "missed": 0}
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headstart.base.detections import SplitDetections
-from headstart.evaluation.detector.report import detector_summary_sentences
+from headstart.evaluation.detector.report import detector_summary_sentences, outcome_rows
 from headstart.metrics.coco_matching import match_detections
 from headstart.metrics.detection import evaluate_detectors
 from headstart.metrics.threshold import choose_threshold
@@ -85,6 +85,19 @@ def test_the_summary_is_in_sentences() -> None:
     )
     assert metrics.startswith("Its AP50 is 0.505, on pictures of the same kind probably between 0.000 and 1.000 (95 %")
     assert "fine-tuning changed AP by +50.5 points (+0.0 to +100.0)" in gain
+
+
+def test_outcomes_of_both_models_are_rows() -> None:
+    one = {"correct": 1200, "wrong_label": 2, "second_box": 3, "nothing_there": 4, "missed": 5}
+    other = dict.fromkeys(one, 7)
+    rows = outcome_rows({"head_only": one, "test": other})
+    assert [(row.name, row.head_only, row.fine_tuned) for row in rows] == [
+        ("Correct", "1,200", "7"),
+        ("Wrong label", "2", "7"),
+        ("Second box", "3", "7"),
+        ("Nothing there", "4", "7"),
+        ("Missed", "5", "7"),
+    ]
 
 
 def test_a_model_without_detections() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from headstart.base.manifest import write_manifest
 from headstart.evaluation.detector.results import detector_metrics_json
+from headstart.evaluation.detector.suppression import Suppression
 from headstart.metrics.coco_matching import match_detections
 from headstart.metrics.detection import evaluate_detectors
 from headstart.metrics.threshold import choose_threshold
@@ -31,7 +32,7 @@ def test_two_runs_leave_the_same_bytes(out: Path, tmp_path: Path) -> None:
 
 def test_metrics_are_laid_out_for_dvc(out: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics) == ["test", "head_only", "difference"]
+    assert list(metrics) == ["test", "head_only", "difference", "class_agnostic_nms"]
     for model in ("test", "head_only"):
         one = metrics[model]
         for name in ("AP", "AP50", "AP75"):
@@ -39,6 +40,11 @@ def test_metrics_are_laid_out_for_dvc(out: Path) -> None:
         assert {"AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "threshold", "recall"} <= set(one)
         assert one["pictures"] == 12
         assert set(one["per_class"]) == set(NAMES)
+        outcomes = one["outcomes"]
+        assert list(outcomes) == ["correct", "wrong_label", "second_box", "nothing_there", "missed"]
+        detected = sum(outcomes.values()) - outcomes["missed"]
+        assert one["precision"] == pytest.approx(outcomes["correct"] / detected, abs=1e-6)
+        assert one["recall"] == pytest.approx(outcomes["correct"] / one["boxes"], abs=1e-6)
     assert metrics["test"]["AP"] > metrics["head_only"]["AP"]
     gain = metrics["test"]["AP"] - metrics["head_only"]["AP"]
     assert metrics["difference"]["AP"] == pytest.approx(gain, abs=2e-6)
@@ -48,7 +54,8 @@ def test_an_undefined_metric_has_its_reason() -> None:
     matches = match_detections(manifest([[]]), [])
     model = (matches, choose_threshold(matches.classes))
     evaluation = evaluate_detectors(model, model, NAMES, crowds=0, resamples=100, seed=0)
-    metrics = json.loads(json.dumps(detector_metrics_json(evaluation), allow_nan=False))
+    content = detector_metrics_json(evaluation, {}, Suppression(across_labels=False))
+    metrics = json.loads(json.dumps(content, allow_nan=False))
     assert metrics["test"]["AP_absent"] == metrics["difference"]["AP_absent"] == "no box in the test pictures"
     assert "AP" not in metrics["test"]
 

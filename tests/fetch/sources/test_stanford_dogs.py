@@ -1,14 +1,19 @@
 """Stanford Dogs from a mirror: three tars with the real names."""
 
+import io
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from headstart.base.errors import UserError
+from headstart.fetch.sources import stanford_dogs as dogs
 from headstart.fetch.sources.collect import collect_images
 from headstart.fetch.sources.records import LocalFile, Rejection, SourceImage
 from mirror import Mirror, serving
@@ -97,3 +102,67 @@ def test_invalid_breeds_and_tars_are_one_error_line(folder: Path) -> None:
     (folder / "lists.tar").unlink()
     with pytest.raises(UserError, match=r"lists\.tar: no such file; change the address of the mirror"):
         found(folder, "Chihuahua")
+
+
+def tar_of(path: Path, *members: tuple[str, bytes, bytes]) -> None:
+    """A tar of (name, type, content) members."""
+    with tarfile.open(path, "w") as tar:
+        for name, kind, content in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.linkname = kind, len(content), "elsewhere"
+            tar.addfile(member, io.BytesIO(content))
+
+
+def matlab_list(*files: str) -> bytes:
+    out = io.BytesIO()
+    cells = np.empty((len(files), 1), object)
+    cells[:, 0] = files
+    savemat(out, {"file_list": cells})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ([("train_list.mat", tarfile.DIRTYPE, b"")], "'train_list.mat': no file, where a file of at most"),
+        ([("train_list.mat", tarfile.SYMTYPE, b"")], "'train_list.mat': no file"),
+        ([("train_list.mat", tarfile.REGTYPE, b"x" * 999)], r"train_list\.mat: not a list of files"),
+        ([("other.mat", tarfile.REGTYPE, b"")], "train_list.mat"),
+        ([("train_list.mat", tarfile.REGTYPE, matlab_list("../../etc/passwd.jpg"))], "is not like n02108915-French"),
+        ([("train_list.mat", tarfile.REGTYPE, matlab_list("n1-a/b\nc.jpg"))], "is not like n02108915-French"),
+    ],
+)
+def test_odd_members_of_the_lists_are_one_error_line(
+    folder: Path, members: list[tuple[str, bytes, bytes]], problem: str
+) -> None:
+    tar_of(folder / "lists.tar", *members)
+    with pytest.raises(UserError, match=rf"stanford_dogs\.base_url: .*: a tar is not as it should be \(.*{problem}"):
+        found(folder, "Chihuahua")
+
+
+def test_a_member_of_gigabytes_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dogs, "MAX_MEMBER_BYTES", 1000)
+    tar_of(folder / "lists.tar", ("train_list.mat", tarfile.REGTYPE, bytes(1001)))
+    with pytest.raises(UserError, match="1,001 bytes, where a file of at most 1,000 bytes belongs"):
+        found(folder, "Chihuahua")
+
+
+@pytest.mark.parametrize("broken", [b"<annotation><obj", bytes(1001)])
+def test_a_picture_whose_annotation_cannot_be_read_is_rejected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes
+) -> None:
+    monkeypatch.setattr(dogs, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(dogs, "_read_split_lists", lambda _: {"n02085620-Chihuahua/n02085620_0.jpg": "train"})
+    tar_of(folder / "annotation.tar", ("Annotation/n02085620-Chihuahua/n02085620_0", tarfile.REGTYPE, broken))
+    (rejected,) = found(folder, "Chihuahua")
+    assert isinstance(rejected, Rejection)
+    assert (rejected.kind, rejected.reason[:15]) == ("annotation", "annotation.tar:")
+
+
+def test_a_tar_that_was_cut_is_one_error_line(folder: Path) -> None:
+    for name in ("lists", "annotation", "images"):
+        data = (folder / f"{name}.tar").read_bytes()
+        put(folder / f"{name}.tar", data[: len(data) // 3])
+        with pytest.raises(UserError, match="a tar is not as it should be"):
+            found(folder, "Chihuahua")
+        put(folder / f"{name}.tar", data)

@@ -124,5 +124,88 @@ def test_an_invalid_table_is_one_error_line(
 
 def test_a_table_that_is_not_text(tmp_path: Path) -> None:
     put(tmp_path / "data/t.csv", b"image,label\n\xff\xfe.png,a\n")
-    with pytest.raises(UserError, match=r"cannot be read as UTF-8 text"):
+    with pytest.raises(UserError, match=r"data/t\.csv: line 2: not UTF-8 text \(byte 0xff\); save it as UTF-8"):
         found(tmp_path)
+
+
+def written(root: Path, text: str) -> None:
+    put(root / "data/t.csv", text.encode())
+
+
+BOXED = "image,label,xmin,ymin,xmax,ymax"
+
+
+def test_corners_in_fractions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        put(tmp_path / f"data/{number}.png", encoded(picture(number, (100, 50))))
+    rows = [(f"{number}.png", "a", 0.2, 0.3, 0.6, 0.8) for number in range(3)]
+    table(tmp_path / "data/t.csv", [BOXED.split(","), *rows])
+    manifest = fetched(tmp_path, {"table": "data/t.csv"}, task="detect")
+    assert [a.bbox for a in manifest.annotations] == [(20, 15, 40, 25)] * 3
+    line = "fetch: table:data/t.csv: all corners lie within 0 and 1: read as fractions of the picture"
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def test_fractions_beside_width_and_height(tmp_path: Path) -> None:
+    written(tmp_path, f"{BOXED},width,height\n1.png,a,0.5,0,1,0.5,200,100\n")
+    (picture,) = pictures(tmp_path)
+    assert (picture.frame, picture.boxes) == ((200, 100), (SourceBox("a", 100, 0, 200, 50),))
+
+
+def test_a_fraction_in_a_table_of_pixels_rejects_its_picture(tmp_path: Path) -> None:
+    written(tmp_path, f"{BOXED}\n1.png,a,0.5,0,1,0.5\n2.png,a,1,2,30,40\n")
+    kept, lost = sorted(found(tmp_path), key=lambda item: isinstance(item, Rejection))
+    assert isinstance(kept, SourceImage)
+    assert isinstance(lost, Rejection)
+    assert (kept.location, lost.location) == ("2.png", "1.png")
+    assert "others of the source are in pixels" in lost.reason
+
+
+def test_swapped_corners_are_put_right(tmp_path: Path) -> None:
+    written(tmp_path, f"{BOXED}\n1.png,a,30,2,10,40\n")
+    assert pictures(tmp_path)[0].boxes == (SourceBox("a", 10, 2, 30, 40),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("1.png,a,1,2,30,40\n1.png,a,,,,\n", "line 3 with a label and no corners, and other lines give it boxes"),
+        ("1.png,,,,,\n./1.png,a,1,2,30,40\n", "line 2 with neither label nor corners, as background has, and"),
+    ],
+)
+def test_a_box_that_is_missing_rejects_its_picture(tmp_path: Path, rows: str, reason: str) -> None:
+    written(tmp_path, f"{BOXED}\n{rows}")
+    (item,) = collect_images(params({"table": "data/t.csv"}).fetch, tmp_path, boxes=True)
+    assert isinstance(item, Rejection)
+    assert reason in item.reason
+
+
+def test_two_sizes_of_one_picture_are_a_contradiction(tmp_path: Path) -> None:
+    written(tmp_path, f"{BOXED},width,height\n1.png,a,1,2,3,4,50,50\n1.png,a,5,6,7,8,60,50\n")
+    assert "give it the sizes" in next(item.reason for item in found(tmp_path) if isinstance(item, Rejection))
+
+
+def test_splits_by_their_other_names(tmp_path: Path) -> None:
+    written(tmp_path, "image,label,split\n1.png,a,Training\n2.png,a,valid\n3.png,a,TEST\n")
+    assert [picture.split for picture in pictures(tmp_path)] == ["train", "val", "test"]
+
+
+def test_names_as_windows_and_the_mac_write_them(tmp_path: Path) -> None:
+    put(tmp_path / "data/a/cafe\u0301.png")
+    written(tmp_path, "image,label\na\\caf\u00e9.png,x\n")
+    assert pictures(tmp_path)[0].content == LocalFile(tmp_path / "data/a/cafe\u0301.png")
+
+
+def test_an_empty_cell_of_the_group_column_is_no_group(tmp_path: Path) -> None:
+    written(tmp_path, "image,label,dog\nrex_1.png,a,rex\nlucy_2.png,a,\n")
+    assert [picture.group for picture in pictures(tmp_path, group_by="dog")] == ["rex", None]
+
+
+def test_a_regular_expression_beside_a_column_of_groups(tmp_path: Path) -> None:
+    message = "group_by: '(.+)_': the table has a column `group` as well; take out one of the two"
+    for cell in ("x", ""):
+        written(tmp_path, f"image,label,group\nrex_1.png,a,x\nlucy_2.png,a,{cell}\n")
+        with pytest.raises(UserError, match=re.escape(message)):
+            found(tmp_path, group_by="(.+)_")
+    written(tmp_path, "image,label,group\nrex_1.png,a,\nlucy_2.png,a,\n")
+    assert [picture.group for picture in pictures(tmp_path, group_by="(.+)_")] == ["rex", "lucy"]

@@ -1,5 +1,6 @@
 """Faster R-CNN: sampling for the loss; through the whole pipeline: the same bits twice, and the exported file."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_two_runs_give_the_same_bits_and_so_does_one_that_was_interrupted(
     """Interrupted at the second step of fine-tune's second epoch; random numbers continue as they would have."""
     train_head(project.params, root)
     monkeypatch.setattr(checkpoint, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_WRITE_SHARE", math.inf)
     steps = iter(range(3))
 
     def killed(self: Any, *args: Any, train_batch: Callable[..., None] = loop_state.TrainingState.train_batch) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from headstart.base.errors import list_some
 from headstart.base.manifest import Manifest, Split
-from headstart.evaluation.classifier.predictions import fine_tuned_logits, head_only_logits, load_head_only, source_bias
+from headstart.evaluation.classifier.predictions import StageClassifier, logits_of_both, source_bias
 from headstart.evaluation.classifier.results import ClassifierTestSet, classifier_results
-from headstart.evaluation.history import read_histories
+from headstart.evaluation.history import TRAINING_STAGES, read_histories
 from headstart.evaluation.report_facts import collect_report_facts
 from headstart.evaluation.writer import Results
 from headstart.metrics.source_bias import LabelSources
-from headstart.models.file import read_model_file
 from headstart.params.root import Params
 
 
@@ -29,14 +28,14 @@ def evaluate_classifier(splits: Mapping[Split, Manifest], params: Params, root: 
     Raises:
         UserError: a file of an earlier stage is missing or unreadable.
     """
-    tensors, spec = read_model_file(root / "stages/fine-tune/model.safetensors")
-    head_network, head_spec, embed = load_head_only(params, root)
-    head_only = head_only_logits(head_network, head_spec, embed, splits)
-    sources = source_bias(embed, splits, params)
+    head_only, fine_tuned = (StageClassifier.read(stage, root) for stage in TRAINING_STAGES)
+    spec = fine_tuned.spec
+    head_only_logits, fine_tuned_logits = logits_of_both(head_only, fine_tuned, splits, params, root)
+    sources = source_bias(head_only.embed(params, root), splits, params)
     evaluation, results = classifier_results(
         ClassifierTestSet(root, splits["test"].images, spec.labels),
-        head_only,
-        fine_tuned_logits(tensors, spec, splits, params, root),
+        head_only_logits,
+        fine_tuned_logits,
         params=params.evaluate,
         seed=params.seed,
         histories=read_histories(root, "accuracy"),

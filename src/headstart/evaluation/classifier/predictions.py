@@ -1,6 +1,7 @@
 """Logits of both classifiers on val and test, and how well sources can be predicted from the backbone's features."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -13,38 +14,59 @@ from headstart.features.embeddings import FrozenBackbone, compute_embeddings
 from headstart.metrics.calibration import SplitLogits
 from headstart.metrics.source_bias import LabelSources, measure_source_bias, source_collection
 from headstart.models import classifier
-from headstart.models.classifier import Classifier
-from headstart.models.file import ModelSpec, read_model_file, strip_prefix
+from headstart.models.file import ModelSpec, hash_tensors, read_model_file, strip_prefix
 from headstart.params.root import Params
 
 Embed = Callable[[Sequence[Image]], Tensor]  # pictures -> features (n, features) of the pretrained backbone
 
 
-def load_head_only(params: Params, root: Path) -> tuple[Classifier, ModelSpec, Embed]:
-    """The model of train-head, its spec, and its frozen backbone as a function.
+@dataclass(frozen=True)
+class StageClassifier:
+    """The classifier of a training stage: the content of its model file."""
 
-    Features of train and val are in the cache already, those of test are added to it.
+    tensors: dict[str, Tensor]
+    spec: ModelSpec
+
+    @classmethod
+    def read(cls, stage: str, root: Path) -> "StageClassifier":
+        """Read the model file.
+
+        Raises:
+            UserError: it is missing or unreadable.
+        """
+        return cls(*read_model_file(root / f"stages/{stage}/model.safetensors"))
+
+    def logits(self, splits: Mapping[Split, Manifest], params: Params, root: Path) -> SplitLogits:
+        """Of val and test, by the whole network in fp32, whatever `train.precision` is."""
+        network = classifier.build(self.tensors, self.spec)
+        return _split_logits(fp32_outputs(network, self.spec, params, root), self.spec, splits)
+
+    def embed(self, params: Params, root: Path) -> Embed:
+        """Its backbone as a function, in the precision of training.
+
+        That of train-head is frozen: features of train and val are in the cache already.
+        """
+        compute = configure_torch(params.train, params.seed)
+        network, trunk = classifier.build(self.tensors, self.spec), strip_prefix("trunk.", self.tensors)
+        backbone = FrozenBackbone.of(lambda: network.trunk, trunk, self.spec, compute, root)
+        return lambda images: compute_embeddings(images, backbone)
+
+
+def logits_of_both(
+    head_only: StageClassifier,
+    fine_tuned: StageClassifier,
+    splits: Mapping[Split, Manifest],
+    params: Params,
+    root: Path,
+) -> tuple[SplitLogits, SplitLogits]:
+    """Logits of both models, computed in one way: where fine-tuning has changed no tensor they are the same to the bit.
+
+    The models are one then, and it runs once.
     """
-    compute = configure_torch(params.train, params.seed)
-    tensors, spec = read_model_file(root / "stages/train-head/model.safetensors")
-    network = classifier.build(tensors, spec)
-    backbone = FrozenBackbone.of(lambda: network.trunk, strip_prefix("trunk.", tensors), spec, compute, root)
-    return network, spec, lambda images: compute_embeddings(images, backbone)
-
-
-def head_only_logits(
-    network: Classifier, spec: ModelSpec, embed: Embed, splits: Mapping[Split, Manifest]
-) -> SplitLogits:
-    """The head on cached features, in the precision of `train.precision`, as it was trained."""
-    head = network.head.cpu()
-    return _split_logits(lambda manifest: head(embed(manifest.images)), spec, splits)
-
-
-def fine_tuned_logits(
-    tensors: dict[str, Tensor], spec: ModelSpec, splits: Mapping[Split, Manifest], params: Params, root: Path
-) -> SplitLogits:
-    """The whole fine-tuned network, in fp32."""
-    return _split_logits(fp32_outputs(classifier.build(tensors, spec), spec, params, root), spec, splits)
+    of_fine_tuned = fine_tuned.logits(splits, params, root)
+    if hash_tensors(head_only.tensors) == hash_tensors(fine_tuned.tensors):
+        return of_fine_tuned, of_fine_tuned
+    return head_only.logits(splits, params, root), of_fine_tuned
 
 
 def source_bias(embed: Embed, splits: Mapping[Split, Manifest], params: Params) -> tuple[LabelSources, ...]:

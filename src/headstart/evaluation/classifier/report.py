@@ -66,7 +66,7 @@ def render_classifier_report(
         unit="picture",
         confusion=predictions.confusion,
         labels=labels,
-        summary=summary_sentences(evaluation, predictions, labels),
+        summary=summary_sentences(evaluation, predictions, labels, facts.kept_head),
         metrics=metric_rows(METRIC_SPECS, evaluation.head_only.estimates(), fine_tuned.estimates()),
         classes=classifier_class_table(fine_tuned),
         plots=plots,
@@ -79,9 +79,9 @@ def render_classifier_report(
 
 
 def summary_sentences(
-    evaluation: ClassifierEvaluation, predictions: ClassifierPredictions, labels: Sequence[str]
+    evaluation: ClassifierEvaluation, predictions: ClassifierPredictions, labels: Sequence[str], kept_head: str = ""
 ) -> list[str]:
-    """The results in sentences."""
+    """The results in sentences; `kept_head` is as in ReportFacts."""
     fine_tuned = evaluation.fine_tuned
     pictures = counted(fine_tuned.pictures, "test picture")
     accuracy = fine_tuned.accuracy.value
@@ -98,11 +98,13 @@ def summary_sentences(
             f"{format_percent(error_rate)} cannot be ruled out (95\N{NO-BREAK SPACE}% bound)."
         )
     return [
-        f"The fine-tuned model predicts {format_percent(accuracy)} of {pictures} correctly.",
+        *([kept_head] if kept_head else []),
+        f"The {'head-only' if kept_head else 'fine-tuned'} model predicts {format_percent(accuracy)} of {pictures} "
+        "correctly.",
         certainty,
         f"Always predicting “{labels[int(support.argmax())]}” would be correct for "
         f"{format_percent(support.max() / support.sum())}.",
-        improvement_sentence(evaluation.difference, "accuracy"),
+        *([] if kept_head else [improvement_sentence(evaluation.difference, "accuracy")]),
     ]
 
 

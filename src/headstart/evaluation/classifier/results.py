@@ -62,7 +62,7 @@ def classifier_results(
     mistakes = find_mistakes(test_set.root, test_set.images, labels, predictions, params.gallery)
     plots = classifier_plots(head_only_predictions, predictions, labels, histories)
     results = Results(
-        metrics=classifier_metrics_json(evaluation, sources),
+        metrics=classifier_metrics_json(evaluation, sources, facts.kept_head),
         predictions=predictions_json(test_set, {"head_only": head_only_predictions, "fine_tuned": predictions}),
         plots=plots,
         plot_csvs=classifier_plot_csvs(predictions, labels),
@@ -75,10 +75,13 @@ def classifier_results(
 
 
 def classifier_metrics_json(
-    evaluation: ClassifierEvaluation, sources: Sequence[LabelSources] = ()
-) -> dict[str, object]:
-    """metrics.json; it has `sources` only where the training pictures are of several sources."""
-    metrics = metrics_json(evaluation, _model_metrics, "accuracy")
+    evaluation: ClassifierEvaluation, sources: Sequence[LabelSources] = (), kept_head: str = ""
+) -> Mapping[str, object]:
+    """metrics.json; it has `sources` only where the training pictures are of several sources.
+
+    `kept_head` is as in ReportFacts.
+    """
+    metrics = metrics_json(evaluation, _model_metrics, "accuracy", kept_head)
     return metrics | ({"sources": {label.label: _source_bias_metrics(label) for label in sources}} if sources else {})
 
 

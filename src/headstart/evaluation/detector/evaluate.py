@@ -4,13 +4,19 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from headstart.base.detections import SplitDetections
 from headstart.base.manifest import Manifest, Split
-from headstart.evaluation.detector.predictions import predict_detections
+from headstart.evaluation.detector.predictions import StageDetector
 from headstart.evaluation.detector.results import DetectorSplits, detector_results
+from headstart.evaluation.detector.suppression import (
+    Suppression,
+    candidate_settings,
+    choose_suppression,
+    overlap_of_labels,
+)
 from headstart.evaluation.history import TRAINING_STAGES, read_histories
 from headstart.evaluation.report_facts import collect_report_facts
 from headstart.evaluation.writer import Results
-from headstart.models.file import read_model_file
 from headstart.params.root import Params
 
 
@@ -28,8 +34,8 @@ def evaluate_detector(splits: Mapping[Split, Manifest], params: Params, root: Pa
     Raises:
         UserError: a file of an earlier stage is missing or unreadable.
     """
-    _, spec = read_model_file(root / "stages/fine-tune/model.safetensors")
-    head_only, fine_tuned = (predict_detections(stage, splits, params, root) for stage in TRAINING_STAGES)
+    head_only_model, fine_tuned_model = (StageDetector(stage, params, root) for stage in TRAINING_STAGES)
+    head_only, fine_tuned, suppression = detect_with_both(head_only_model, fine_tuned_model, splits, params)
     evaluation, results = detector_results(
         DetectorSplits(root, splits["val"], splits["test"]),
         head_only,
@@ -39,14 +45,36 @@ def evaluate_detector(splits: Mapping[Split, Manifest], params: Params, root: Pa
         histories=read_histories(root, "AP50"),
         facts=collect_report_facts(
             params,
-            spec,
+            fine_tuned_model.spec,
             splits,
             root,
             counts={split: _count_boxes(manifest) for split, manifest in splits.items()},
         ),
+        suppression=suppression,
     )
     values = {name: evaluation.fine_tuned.estimates[name].value for name in ("AP50", "AP")}
     return results, ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in values.items())
+
+
+def detect_with_both(
+    head_only: StageDetector, fine_tuned: StageDetector, splits: Mapping[Split, Manifest], params: Params
+) -> tuple[SplitDetections, SplitDetections, Suppression]:
+    """Detections of both models in val and test, with the NMS chosen for the fine-tuned one, which is exported.
+
+    Where fine-tuning has changed no tensor, the models are one and their detections the same.
+    """
+    param, val, test = params.model.class_agnostic_nms, splits["val"], splits["test"]
+    overlap = overlap_of_labels(param, (splits["train"], val), fine_tuned.nms_iou)
+    settings = candidate_settings(param, overlap)
+    val_detections = dict(zip(settings, fine_tuned.detect(val, settings), strict=True))
+    suppression = choose_suppression(param, overlap, val, val_detections)
+    chosen = (suppression.across_labels,)
+    (test_detections,) = fine_tuned.detect(test, chosen)
+    of_fine_tuned = SplitDetections(val_detections[suppression.across_labels], test_detections)
+    if head_only.digest == fine_tuned.digest:
+        return of_fine_tuned, of_fine_tuned, suppression
+    (head_val,), (head_test,) = (head_only.detect(manifest, chosen) for manifest in (val, test))
+    return SplitDetections(head_val, head_test), of_fine_tuned, suppression
 
 
 def _count_boxes(manifest: Manifest) -> dict[str, int]:

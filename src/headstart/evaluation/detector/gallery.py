@@ -12,14 +12,17 @@ from headstart.images.draw_boxes import DrawnBox, draw_boxes
 from headstart.images.thumbnail import encode_jpeg, read_rgb
 
 _LONGEST_SIDE = 400  # of a picture in the gallery, in pixels
-MISS, FALSE_ALARM, HIT = CASE_KINDS = ("miss", "false alarm", "hit")  # names in cases.csv and of the pictures
+# Names in cases.csv and of the pictures. Each of CASE_KINDS has a third of the gallery; second boxes are among the
+# false alarms.
+MISS, FALSE_ALARM, HIT = CASE_KINDS = ("miss", "false alarm", "hit")
+SECOND_BOX = "second box"
 
 
 @dataclass(frozen=True)
 class GalleryCase:
     """One box: a miss has no predicted label and no confidence, a false positive on background no (actual) label."""
 
-    kind: str  # of CASE_KINDS; a wrong label is a false alarm
+    kind: str  # of CASE_KINDS, a wrong label is a false alarm; or SECOND_BOX, on an object that has one already
     image: Image
     label: str | None
     predicted: str | None
@@ -29,6 +32,7 @@ class GalleryCase:
 
 @dataclass(frozen=True)
 class _Candidate:
+    kind: str
     weight: float  # the highest come first: a miss's share of the picture, else the confidence
     image: Image
     index: int | None  # of the detection
@@ -67,7 +71,7 @@ def find_cases(
             detection = detections[candidate.index] if candidate.index is not None else None
             cases.append(
                 GalleryCase(
-                    kind=kind,
+                    kind=candidate.kind,
                     image=candidate.image,
                     label=names[candidate.truth.category_id] if candidate.truth else None,
                     predicted=names[detection["category_id"]] if detection else None,
@@ -84,22 +88,28 @@ def _candidates(kind: str, manifest: Manifest, detections: Sequence[Detection], 
     if kind == MISS:
         missed = [annotations[annotation_id] for annotation_id in outcomes.false_negatives]
         return [_missed_candidate(annotation, images[annotation.image_id]) for annotation in missed]
-    of_kind: Iterable[tuple[int, int | None]] = outcomes.true_positives
-    if kind == FALSE_ALARM:
-        of_kind = (*outcomes.misclassified, *((index, None) for index in outcomes.false_positives))
-    return [
-        _Candidate(
-            weight=detections[index]["score"],
-            image=images[detections[index]["image_id"]],
-            index=index,
-            truth=None if annotation_id is None else annotations[annotation_id],
-        )
-        for index, annotation_id in of_kind
-    ]
+
+    def candidates(of_kind: str, pairs: Iterable[tuple[int, int | None]]) -> list[_Candidate]:
+        return [
+            _Candidate(
+                kind=of_kind,
+                weight=detections[index]["score"],
+                image=images[detections[index]["image_id"]],
+                index=index,
+                truth=None if annotation_id is None else annotations[annotation_id],
+            )
+            for index, annotation_id in pairs
+        ]
+
+    if kind == HIT:
+        return candidates(HIT, outcomes.true_positives)
+    on_background = [(index, None) for index in outcomes.false_positives]
+    false_alarms = candidates(FALSE_ALARM, [*outcomes.misclassified, *on_background])
+    return [*false_alarms, *candidates(SECOND_BOX, outcomes.duplicates)]
 
 
 def _missed_candidate(annotation: Annotation, image: Image) -> _Candidate:
-    return _Candidate(annotation.area / (image.width * image.height), image, None, annotation)
+    return _Candidate(MISS, annotation.area / (image.width * image.height), image, None, annotation)
 
 
 def _top_per_image(candidates: Sequence[_Candidate], max_items: int) -> list[_Candidate]:

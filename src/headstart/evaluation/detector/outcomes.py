@@ -1,4 +1,4 @@
-"""Outcome of every box at the threshold: true positive, wrong label, false positive or false negative."""
+"""Outcome of every box at the threshold: correct, wrong label, second box on an object, nothing there, or missed."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask
 
-from headstart.base.arrays import Floats, Ints
+from headstart.base.arrays import Ints
 from headstart.base.detections import Detection
 from headstart.base.manifest import Manifest
 from headstart.metrics.coco_matching import IOU_THRESHOLDS, DetectionMatches
+
+_Boxes = dict[int, list[float]]  # annotation id -> COCO box
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,26 @@ class Outcomes:
     Attributes:
         true_positives: (detection, ground truth) of one label, IoU 0.5 or more.
         misclassified: the same of two different labels.
+        duplicates: (detection, ground truth), a further box of any label on one that a detection has already.
         false_positives: detections on background.
         false_negatives: missed ground-truth boxes.
     """
 
     true_positives: tuple[tuple[int, int], ...]
     misclassified: tuple[tuple[int, int], ...]
+    duplicates: tuple[tuple[int, int], ...]
     false_positives: tuple[int, ...]
     false_negatives: tuple[int, ...]
+
+    def counts(self) -> dict[str, int]:
+        """How many boxes have each outcome; all but the last are detections."""
+        return {
+            "correct": len(self.true_positives),
+            "wrong_label": len(self.misclassified),
+            "second_box": len(self.duplicates),
+            "nothing_there": len(self.false_positives),
+            "missed": len(self.false_negatives),
+        }
 
 
 def find_outcomes(
@@ -36,8 +50,9 @@ def find_outcomes(
     """Assign an outcome to every box.
 
     True positives are those of COCO's matching, so they agree with the metrics. The other detections are matched again
-    whatever their label, the highest score first, each to the unmatched box with the highest IoU of at least 0.5. A
-    detection in a crowd of its class has no outcome, and a crowd cannot be missed.
+    whatever their label, the highest score first, each to the unmatched box with the highest IoU of at least 0.5; where
+    there is none, the matched box with the highest IoU of at least 0.5 makes it a duplicate. A detection in a crowd of
+    its class has no outcome, and a crowd cannot be missed.
 
     Args:
         manifest: the ground truth.
@@ -57,32 +72,44 @@ def find_outcomes(
             else:
                 unmatched.append(int(index))
     found = {truth for _, truth in true_positives}
-    free: dict[int, dict[int, list[float]]] = defaultdict(dict)
+    free: dict[int, _Boxes] = defaultdict(dict)
+    taken: dict[int, _Boxes] = defaultdict(dict)
     for annotation in manifest.annotations:
-        if not annotation.iscrowd and annotation.id not in found:
-            free[annotation.image_id][annotation.id] = list(annotation.bbox)
-    misclassified, false_positives = [], []
+        if not annotation.iscrowd:
+            boxes = taken if annotation.id in found else free
+            boxes[annotation.image_id][annotation.id] = list(annotation.bbox)
+    misclassified, duplicates, false_positives = [], [], []
     for index in sorted(unmatched, key=lambda i: -detections[i]["score"]):
-        candidates = free[detections[index]["image_id"]]
-        iou = _iou(detections[index], list(candidates.values()))
-        if len(iou) and iou.max() >= IOU_THRESHOLDS[0]:
-            truth = list(candidates)[int(iou.argmax())]
-            del candidates[truth]
+        image_id = detections[index]["image_id"]
+        if (truth := _best_overlap(detections[index], free[image_id])) is not None:
+            taken[image_id][truth] = free[image_id].pop(truth)
             misclassified.append((index, truth))
+        elif (truth := _best_overlap(detections[index], taken[image_id])) is not None:
+            duplicates.append((index, truth))
         else:
             false_positives.append(index)
-    false_negatives = sorted(annotation_id for boxes in free.values() for annotation_id in boxes)
-    return Outcomes(tuple(true_positives), tuple(misclassified), tuple(false_positives), tuple(false_negatives))
+    return Outcomes(
+        tuple(true_positives),
+        tuple(misclassified),
+        tuple(duplicates),
+        tuple(false_positives),
+        false_negatives=tuple(sorted(annotation_id for of_image in free.values() for annotation_id in of_image)),
+    )
 
 
-def _iou(detection: Detection, boxes: list[list[float]]) -> Floats:
-    """IoU of a detection with each of the boxes, (len(boxes),)."""
-    iou: Floats = np.asarray(mask.iou([list(detection["bbox"])], boxes, [0] * len(boxes)) if boxes else []).reshape(-1)
-    return iou
+def _best_overlap(detection: Detection, boxes: _Boxes) -> int | None:
+    """The id of the box with the highest IoU of at least 0.5; None: there is none."""
+    if not boxes:
+        return None
+    iou = np.asarray(mask.iou([list(detection["bbox"])], list(boxes.values()), [0] * len(boxes))).reshape(-1)
+    return list(boxes)[int(iou.argmax())] if iou.max() >= IOU_THRESHOLDS[0] else None
 
 
 def label_pairs(manifest: Manifest, detections: Sequence[Detection], outcomes: Outcomes) -> list[tuple[int, int]]:
-    """(actual, predicted) class of every outcome, as numbers from 0; the number after the last is the background."""
+    """(actual, predicted) class of every outcome, as numbers from 0; the number after the last is the background.
+
+    Duplicates are left out: a pair stands for one object, or for one detection where nothing is.
+    """
     number = manifest.label_numbers()
     actual = {annotation.id: number[annotation.category_id] for annotation in manifest.annotations}
     predicted = [number[detection["category_id"]] for detection in detections]

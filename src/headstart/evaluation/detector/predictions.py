@@ -1,24 +1,42 @@
-"""Detections of both models on val and test."""
+"""Detections of a training stage's model, with NMS within labels or across them."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.base.detections import Detection, SplitDetections
-from headstart.base.manifest import Manifest, Split
+from headstart.base.detections import Detection
+from headstart.base.manifest import Manifest
 from headstart.engine.inference import DETECTOR_BATCH
 from headstart.evaluation.network_outputs import fp32_outputs
 from headstart.models import detector
-from headstart.models.file import read_model_file
+from headstart.models.file import hash_tensors, read_model_file
 from headstart.params.root import Params
 
 
-def predict_detections(stage: str, splits: Mapping[Split, Manifest], params: Params, root: Path) -> SplitDetections:
-    """The boxes that the model of a training stage detects in val and test, computed in fp32."""
-    tensors, spec = read_model_file(root / f"stages/{stage}/model.safetensors")
-    network = detector.build(tensors, spec)
-    outputs = fp32_outputs(network, spec, params, root, DETECTOR_BATCH)
+class StageDetector:
+    """The detector of a training stage.
 
-    def detections(manifest: Manifest) -> list[Detection]:
-        return detector.to_coco_results(network, outputs(manifest), manifest, spec)
+    Attributes:
+        spec: of the network.
+        nms_iou: limit of its NMS.
+        digest: hash of its tensors.
+    """
 
-    return SplitDetections(val=detections(splits["val"]), test=detections(splits["test"]))
+    def __init__(self, stage: str, params: Params, root: Path) -> None:
+        """Read the model file and prepare the network.
+
+        Raises:
+            UserError: the file is missing or unreadable.
+        """
+        tensors, self.spec = read_model_file(root / f"stages/{stage}/model.safetensors")
+        self.digest = hash_tensors(tensors)
+        self._network = detector.build(tensors, self.spec)
+        self.nms_iou = self._network.head.nms_iou
+        self._outputs = fp32_outputs(self._network, self.spec, params, root, DETECTOR_BATCH)
+
+    def detect(self, manifest: Manifest, settings: Sequence[bool]) -> list[list[Detection]]:
+        """The boxes in a manifest's pictures, computed in fp32, for each setting of NMS (True: across labels)."""
+        outputs = self._outputs(manifest)
+        return [
+            detector.to_coco_results(self._network, outputs, manifest, self.spec, class_agnostic_nms=across_labels)
+            for across_labels in settings
+        ]

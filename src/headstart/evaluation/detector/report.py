@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from headstart.base.arrays import Ints
 from headstart.base.detections import BACKGROUND
 from headstart.evaluation.charts import Plot
-from headstart.evaluation.detector.gallery import FALSE_ALARM, HIT, MISS, GalleryCase
+from headstart.evaluation.detector.gallery import CASE_KINDS, FALSE_ALARM, HIT, MISS, SECOND_BOX, GalleryCase
+from headstart.evaluation.detector.suppression import Suppression
 from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.report_page import improvement_sentence, render_page
 from headstart.evaluation.report_tables import (
@@ -14,6 +15,7 @@ from headstart.evaluation.report_tables import (
     Table,
     class_table,
     counted,
+    format_cell,
     format_decimal,
     format_interval,
     format_or_dash,
@@ -40,8 +42,18 @@ METRIC_SPECS = (
 )
 _GALLERY_HEADINGS = {
     MISS: "Missed (false negatives), the largest first",
-    FALSE_ALARM: "False positives and wrong labels, the most confident first",
+    FALSE_ALARM: "False positives, wrong labels and second boxes, the most confident first",
     HIT: "Correct (true positives), the most confident first",
+}
+
+_GALLERY_SECTIONS = {kind: kind for kind in CASE_KINDS} | {SECOND_BOX: FALSE_ALARM}
+# Keys of `Outcomes.counts`, what they are called, and what they mean.
+OUTCOME_NAMES = {
+    "correct": ("Correct", "detections on an object of their label"),
+    "wrong_label": ("Wrong label", "detections on an object of another label"),
+    "second_box": ("Second box", "detections on an object that has a detection already"),
+    "nothing_there": ("Nothing there", "detections where no object is annotated"),
+    "missed": ("Missed", "objects without a detection"),
 }
 
 
@@ -53,23 +65,33 @@ def render_detector_report(
     plots: Mapping[str, Plot],
     cases: Sequence[GalleryCase],
     facts: ReportFacts,
+    outcomes: Mapping[str, Mapping[str, int]],
+    suppression: Suppression,
 ) -> str:
-    """The page as HTML; `confusion` has the background as its last row and column, all else as in `render_page`."""
+    """The page as HTML; `confusion` has the background as its last row and column, all else as in `render_page`.
+
+    `outcomes` and `suppression` are as in `detector_metrics_json`.
+    """
     fine_tuned = evaluation.fine_tuned
-    by_kind = {heading: [case for case in cases if case.kind == kind] for kind, heading in _GALLERY_HEADINGS.items()}
+    by_kind = {
+        heading: [case for case in cases if _GALLERY_SECTIONS[case.kind] == kind]
+        for kind, heading in _GALLERY_HEADINGS.items()
+    }
     return render_page(
         "detector_report.html.j2",
         facts,
         unit="box",
         confusion=confusion,
         labels=(*labels, BACKGROUND),
-        summary=detector_summary_sentences(evaluation),
-        metrics=detector_metric_rows(evaluation),
+        summary=detector_summary_sentences(evaluation, facts.kept_head),
+        metrics=[*detector_metric_rows(evaluation), *outcome_rows(outcomes)],
         classes=detector_class_table(fine_tuned),
         plots=plots,
         fine_tuned=fine_tuned,
         headline=fine_tuned.estimates["AP50"],
         threshold=threshold_sentence(fine_tuned),
+        suppression=suppression.sentence(),
+        second_boxes=outcomes["test"]["second_box"],
         galleries={heading: of_kind for heading, of_kind in by_kind.items() if of_kind},
     )
 
@@ -95,12 +117,28 @@ def detector_metric_rows(evaluation: DetectorEvaluation) -> list[MetricRow]:
     return rows
 
 
-def detector_summary_sentences(evaluation: DetectorEvaluation) -> list[str]:
-    """The results in sentences."""
+def outcome_rows(outcomes: Mapping[str, Mapping[str, int]]) -> list[MetricRow]:
+    """How many boxes of each model have each outcome at its threshold."""
+    at = "at IoU 0.5 and the chosen threshold"
+    return [
+        MetricRow(
+            name,
+            f"{meaning}, {at}",
+            format_cell(outcomes["head_only"][key]),
+            "",
+            format_cell(outcomes["test"][key]),
+            "",
+        )
+        for key, (name, meaning) in OUTCOME_NAMES.items()
+    ]
+
+
+def detector_summary_sentences(evaluation: DetectorEvaluation, kept_head: str = "") -> list[str]:
+    """The results in sentences; `kept_head` is as in ReportFacts."""
     fine_tuned = evaluation.fine_tuned
     ap50, ap = fine_tuned.estimates["AP50"], fine_tuned.estimates["AP"]
     if ap50.value is None or ap.value is None:
-        return [f"The test set gives no metric: {ap50.absent}."]
+        return [*([kept_head] if kept_head else []), f"The test set gives no metric: {ap50.absent}."]
     test_set = f"{counted(fine_tuned.boxes, 'box')} in {counted(fine_tuned.pictures, 'test picture')}"
     operating_point = fine_tuned.at_threshold
     precision = (
@@ -108,14 +146,16 @@ def detector_summary_sentences(evaluation: DetectorEvaluation) -> list[str]:
         if operating_point.precision is None
         else f"{format_percent(operating_point.precision)} of its detections are correct (precision)."
     )
+    name = "head-only" if kept_head else "fine-tuned"
     sentences = [
-        f"At the threshold {fine_tuned.threshold.value:.2f} the fine-tuned model finds "
+        *([kept_head] if kept_head else []),
+        f"At the threshold {fine_tuned.threshold.value:.2f} the {name} model finds "
         f"{format_percent(operating_point.recall or 0.0)} of {test_set} (recall). {precision}",
         f"Its AP50 is {format_decimal(ap50.value)}, on pictures of the same kind probably between "
         f"{format_interval(ap50, format_decimal)}; AP, which demands close fits as well, is "
         f"{format_decimal(ap.value)}.",
     ]
-    if evaluation.difference.value is not None:
+    if evaluation.difference.value is not None and not kept_head:
         sentences.append(improvement_sentence(evaluation.difference, "AP"))
     return sentences
 

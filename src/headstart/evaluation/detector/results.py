@@ -11,6 +11,7 @@ from headstart.evaluation.detector.gallery import case_gallery, find_cases
 from headstart.evaluation.detector.outcomes import count_pairs, find_outcomes, label_pairs
 from headstart.evaluation.detector.plots import detector_plot_csvs, detector_plots
 from headstart.evaluation.detector.report import render_detector_report
+from headstart.evaluation.detector.suppression import Suppression
 from headstart.evaluation.history import History
 from headstart.evaluation.metrics_json import estimates_json, metrics_json, rounded
 from headstart.evaluation.report_facts import ReportFacts
@@ -39,6 +40,7 @@ def detector_results(
     seed: int,
     histories: Mapping[str, History],
     facts: ReportFacts,
+    suppression: Suppression | None = None,
 ) -> tuple[DetectorEvaluation, Results]:
     """Evaluate both models; the same arguments give the same bytes.
 
@@ -50,6 +52,7 @@ def detector_results(
         seed: of the bootstrap.
         histories: of the training stages, in order; their score is AP50.
         facts: for the report; its counts are boxes.
+        suppression: by which both models' boxes were selected; None: within labels.
 
     Raises:
         UserError: a picture that the gallery shows is missing.
@@ -66,7 +69,11 @@ def detector_results(
         resamples=params.bootstrap,
         seed=seed,
     )
+    suppression = suppression or Suppression(across_labels=False)
     outcomes = find_outcomes(test, fine_tuned.test, matches, threshold.value)
+    head_only_threshold = evaluation.head_only.threshold.value
+    head_only_outcomes = find_outcomes(test, head_only.test, head_only_matches, head_only_threshold)
+    counts = {"head_only": head_only_outcomes.counts(), "test": outcomes.counts()}
     pairs = label_pairs(test, fine_tuned.test, outcomes)
     confusion = count_pairs(pairs, len(names))
     plots = detector_plots(
@@ -80,19 +87,43 @@ def detector_results(
     )
     cases = find_cases(splits.root, test, fine_tuned.test, outcomes, threshold.value, params.gallery)
     results = Results(
-        metrics=detector_metrics_json(evaluation),
+        metrics=detector_metrics_json(evaluation, counts, suppression, facts.kept_head),
         predictions=coco_results_json(fine_tuned.test),
         plots=plots,
         plot_csvs=detector_plot_csvs(matches, names, pairs),
         gallery=case_gallery(cases),
-        report=render_detector_report(evaluation, names, confusion=confusion, plots=plots, cases=cases, facts=facts),
+        report=render_detector_report(
+            evaluation,
+            names,
+            confusion=confusion,
+            plots=plots,
+            cases=cases,
+            facts=facts,
+            outcomes=counts,
+            suppression=suppression,
+        ),
     )
     return evaluation, results
 
 
-def detector_metrics_json(evaluation: DetectorEvaluation) -> dict[str, object]:
-    """metrics.json of a detector."""
-    return metrics_json(evaluation, _model_metrics, "AP")
+def detector_metrics_json(
+    evaluation: DetectorEvaluation,
+    outcomes: Mapping[str, Mapping[str, int]],
+    suppression: Suppression,
+    kept_head: str = "",
+) -> dict[str, object]:
+    """metrics.json of a detector.
+
+    Args:
+        evaluation: of both models.
+        outcomes: how many boxes have each outcome at the threshold, by the model's key, `test` or `head_only`.
+        suppression: by which the boxes were selected.
+        kept_head: as in ReportFacts.
+    """
+    metrics = metrics_json(evaluation, _model_metrics, "AP", kept_head)
+    for model, counts in outcomes.items():
+        metrics[model] = {**metrics[model], "outcomes": dict(counts)}
+    return {**metrics, "class_agnostic_nms": suppression.to_json()}
 
 
 def _model_metrics(metrics: DetectorMetrics) -> dict[str, object]:

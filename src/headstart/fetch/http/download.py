@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from yarl import URL
 
 from headstart.base.errors import UserError
-from headstart.base.files import write_json
+from headstart.base.files import crc32_file, write_json
 from headstart.base.parallel import process_cpu_count
 from headstart.base.progress import ProgressBar
 from headstart.fetch.http import download_cache
@@ -49,7 +50,8 @@ def download_images(
         For each URL the file in the cache, or the error.
     """
     paths = {url: download_cache.cached_path(url) for url in urls}
-    results: dict[str, Path | DownloadError] = {url: path for url, path in paths.items() if path.exists()}
+    intact = download_cache.intact_files(paths.values())
+    results: dict[str, Path | DownloadError] = {url: path for url, path in paths.items() if path in intact}
     if missing := {url: path for url, path in paths.items() if url not in results}:
         results |= asyncio.run(_download_images(missing, params, check))
     return results
@@ -68,7 +70,9 @@ async def _download_images(
 
             async def download_one(number: int, url: str, path: Path) -> None:
                 def verify() -> None:
-                    check(body.read())
+                    data = body.read()
+                    check(data)
+                    download_cache.record_checksum(path, zlib.crc32(data))
                     body.move_to(path)
 
                 async def on_complete(body: PartialFile) -> None:
@@ -108,8 +112,8 @@ def download_file(url: str, params: DownloadParams) -> Path:
         if not path.is_file():
             raise UserError(f"{url}: no such file; change the address of the mirror")
         return path
+    download_cache.make_folders()
     path = download_cache.cached_path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(path.name + ".lock")):  # two projects may download it at the same time
         try:
             asyncio.run(_download_file(url, path, params))
@@ -124,9 +128,9 @@ async def _download_file(url: str, path: Path, params: DownloadParams) -> None:
     part, state_file = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
     state = _read_state(state_file)
     if state and part.exists() and part.stat().st_size == state.length:
-        part.replace(path)  # killed after the last byte
+        _keep(part, path)  # killed after the last byte
     async with Client(params, MAX_FILE_BYTES) as client:
-        if path.exists() and state:
+        if state and download_cache.intact_files([path]):
             if await _is_current(client, url, path, state):
                 return
             state = None
@@ -146,6 +150,11 @@ async def _download_file(url: str, path: Path, params: DownloadParams) -> None:
                 bar.advance(received // MEGABYTE - bar.count)
 
             await client.download(url, PartialFile(part), resume=state, on_start=on_start, on_chunk=on_chunk)
+    _keep(part, path)
+
+
+def _keep(part: Path, path: Path) -> None:
+    download_cache.record_checksum(path, crc32_file(part))
     part.replace(path)
 
 

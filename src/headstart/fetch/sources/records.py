@@ -1,7 +1,7 @@
 """The records of a source: images that it lists, and rejections of what cannot be used."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.base.manifest import Split
@@ -46,7 +46,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class SourceBox:
-    """One box by its corners, in the units of `SourceImage.frame`."""
+    """One box by its corners, in the units of `SourceImage.frame`; `where` is its place in the annotations."""
 
     label: str
     xmin: float
@@ -54,6 +54,7 @@ class SourceBox:
     xmax: float
     ymax: float
     crowd: bool = False
+    where: str = field(default="", compare=False)  # such as `a.xml: line 12`; two equal boxes are equal anywhere
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A picture, or a part of one, that is not used: a line of failed.csv.
+    """A picture or a file that is not used: a line of failed.csv.
 
     Attributes:
         kind: one word for the summary, such as `truncated`.
-        ignored: no picture is lost (a text file between the pictures, a box without area): it is listed in failed.csv
-            but does not count against `fetch.max_failed`.
+        ignored: no picture is lost (a text file between the pictures): it is listed in failed.csv but does not count
+            against `fetch.max_failed`.
     """
 
     source: str

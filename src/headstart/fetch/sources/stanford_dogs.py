@@ -5,7 +5,6 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from headstart.base.errors import UserError, did_you_mean
 from headstart.base.manifest import Split
@@ -16,6 +15,7 @@ from headstart.params.fetch import DownloadParams, StanfordDogsParams
 
 LICENSE = "pictures of ImageNet: for non-commercial research and education"
 LANDING_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+MAX_MEMBER_BYTES = 20_000_000  # of a list or an annotation; the real ones have at most 400 kB
 
 
 def list_images(params: StanfordDogsParams, downloads: DownloadParams) -> Iterator[SourceImage | Rejection]:
@@ -40,6 +40,9 @@ def list_images(params: StanfordDogsParams, downloads: DownloadParams) -> Iterat
             yield Rejection("stanford_dogs", location, "missing", "listed, but not in images.tar")
             continue
         annotation = annotations.get(file.removesuffix(".jpg"))
+        if isinstance(annotation, str):
+            yield Rejection("stanford_dogs", location, "annotation", f"annotation.tar: {annotation}")
+            continue
         boxes = annotation.boxes if annotation else ()
         yield SourceImage(
             location=location,
@@ -82,29 +85,57 @@ def _normalize_name(name: str) -> str:
 
 
 def _read_split_lists(path: Path) -> dict[str, Split]:
-    """All pictures and the official split of each, out of two Matlab files in a tar."""
-    from scipy.io import loadmat
+    """All pictures and the official split of each, out of two Matlab files in a tar.
 
+    Raises:
+        ValueError, tarfile.TarError: it is not that.
+    """
     split_of_file: dict[str, Split] = {}
     splits: tuple[Split, ...] = ("train", "test")
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, "r:") as tar:
         for split in splits:
-            file = tar.extractfile(f"{split}_list.mat")
-            assert file is not None
-            table: dict[str, Any] = loadmat(io.BytesIO(file.read()))
-            split_of_file |= {str(cell[0][0]): split for cell in table["file_list"]}
+            name = f"{split}_list.mat"
+            split_of_file |= dict.fromkeys(_read_file_list(_read_member(tar, tar.getmember(name)), name), split)
     return split_of_file
 
 
-def _read_annotations(path: Path, folders: set[str]) -> dict[str, voc.VocAnnotation]:
-    """VOC files without a suffix, by `folder/name`. They count pixels from 0, unlike VOC."""
-    annotations = {}
-    with tarfile.open(path) as tar:
+def _read_file_list(data: bytes, name: str) -> list[str]:
+    """The pictures `folder/name.jpg` in a Matlab file."""
+    from scipy.io import loadmat
+
+    try:
+        files = [str(cell[0][0]) for cell in loadmat(io.BytesIO(data))["file_list"]]
+    except Exception as error:  # loadmat has no error class of its own: struct.error, zlib.error, IndexError, …
+        raise ValueError(f"{name}: not a list of files ({type(error).__name__}: {error})") from None
+    for file in files:
+        if not re.fullmatch(r"n\d+-[^/\\\s]+/[\w.-]+\.jpg", file):
+            raise ValueError(f"{name}: {file[:80]!r} is not like n02108915-French_bulldog/n02108915_1.jpg")
+    return files
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member) if member.isreg() else None
+    if file is None or member.size > MAX_MEMBER_BYTES:
+        found = f"{member.size:,} bytes" if member.isreg() else "no file"
+        raise ValueError(f"{member.name[:80]!r}: {found}, where a file of at most {MAX_MEMBER_BYTES:,} bytes belongs")
+    data = file.read()
+    if len(data) != member.size:
+        raise ValueError(f"{member.name[:80]!r}: the tar ends within it")
+    return data
+
+
+def _read_annotations(path: Path, folders: set[str]) -> dict[str, voc.VocAnnotation | str]:
+    """VOC files without a suffix, by `folder/name`; for one that cannot be read, why. They count pixels from 0."""
+    annotations: dict[str, voc.VocAnnotation | str] = {}
+    with tarfile.open(path, "r:") as tar:
         for member in tar:
             folder, _, name = member.name.removeprefix("./").removeprefix("Annotation/").rpartition("/")
-            file = tar.extractfile(member) if member.isfile() and folder in folders else None
-            if file is not None:
-                annotations[f"{folder}/{name}"] = voc.parse_annotation(file.read())
+            if folder not in folders or member.isdir():
+                continue
+            try:
+                annotations[f"{folder}/{name}"] = voc.parse_annotation(_read_member(tar, member))
+            except ValueError as error:
+                annotations[f"{folder}/{name}"] = str(error)
     return annotations
 
 
@@ -114,6 +145,7 @@ def _index_tar(path: Path, folders: set[str]) -> dict[str, tuple[int, int]]:
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             file = member.name.removeprefix("./").removeprefix("Images/")
-            if member.isfile() and file.partition("/")[0] in folders:
+            # A sparse member's bytes do not lie in one piece: it is as if it were missing.
+            if member.isreg() and not member.issparse() and file.partition("/")[0] in folders:
                 members[file] = member.offset_data, member.size
     return members

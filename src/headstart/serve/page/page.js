@@ -5,7 +5,7 @@ const get = (id) => document.getElementById(id);
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
 const MAX_SHOWN = 20; // predictions on the page; older ones are removed
 
-let model = { labels: [], examples: [], confusion: {}, metrics: [], threshold: 0.5 };
+let model = { labels: [], examples: [], confusion: {}, outcomes: {}, metrics: [], threshold: 0.5 };
 let queue = Promise.resolve();
 
 function element(name, text = "", className = "") {
@@ -252,6 +252,7 @@ function showModel() {
     row.append(element("dt", metric.name), value);
     get("metrics").append(row);
   }
+  get("outcomes").textContent = describeOutcomes(model.outcomes);
   const confusions = Object.entries(model.confusion)
     .flatMap(([predicted, column]) =>
       Object.entries(column.actual).map(([actual, count]) => ({ actual, predicted, count })),
@@ -265,6 +266,17 @@ function showModel() {
   get("card").textContent = model.card;
   get("card").parentElement.hidden = !model.card;
   showExamples();
+}
+
+// A detector's boxes at the threshold: a wrong label and a second box on one object are other errors than nothing there.
+function describeOutcomes({ correct, wrong_label, second_box, nothing_there, missed }) {
+  if (correct === undefined) return "";
+  const detections = correct + wrong_label + second_box + nothing_there;
+  return (
+    `Of ${detections} detections at a score threshold of ${percent(model.threshold, 0)}, ${correct} are correct, ` +
+    `${wrong_label} have a wrong label, ${second_box} are a second box on an object that has one already, ` +
+    `${nothing_there} lie where nothing is annotated; ${missed} objects are missed.`
+  );
 }
 
 // In a detector's confusion matrix `background` is the prediction of a missed box, and the label of a false positive.

@@ -1,0 +1,65 @@
+"""What a run holds beside its stages' results: code, machine, params.yaml, dvc.lock, and the table of many labels."""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from headstart.tracking import environment as machine
+from headstart.tracking.git_tags import DIRTY_TAG, git_patch, git_tags
+from headstart.tracking.masking import mask_addresses
+from headstart.tracking.per_label import TABLE_ARTIFACT, label_table
+from headstart.tracking.pipeline_files import data_md5, read_pipeline_files
+from headstart.tracking.stage_graph import PIPELINE_STAGES
+from headstart.tracking.stage_metrics import label_figures
+from headstart.tracking.store import tracking_uri
+from headstart.tracking.variant_runs import VariantRuns
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PATCH_ARTIFACT = "diff.patch"
+DATA_TAG = "headstart.data.md5"
+REPLAYED_TAG = "headstart.replayed"
+
+
+def log_context(
+    runs: VariantRuns,
+    run: "Run",
+    name: str,
+    recorded: Collection[str],
+    *,
+    replayed: Collection[str],
+    environment: Mapping[str, str],
+) -> None:
+    """Log tags and files that are of no single stage; each stage replaces those of the stage before it.
+
+    Args:
+        runs: of the run's variant.
+        run: which one.
+        name: the stage that was executed.
+        recorded: the stages whose results are in the run.
+        replayed: those of them that no execution for this run made, recorded now.
+        environment: of `describe_environment`.
+    """
+    run_id, before = run.info.run_id, run.data.tags
+    tags, patch = git_tags(runs.root), git_patch(runs.root)
+    if before.get(DIRTY_TAG) == "true":  # one of the stages before
+        tags[DIRTY_TAG] = "true"
+    done = set(recorded) - {name}
+    tags |= {DATA_TAG: data_md5(runs.root, done)}
+    order = {*before.get(REPLAYED_TAG, "").split(", "), *replayed}
+    tags |= {REPLAYED_TAG: ", ".join(stage for stage in PIPELINE_STAGES if stage in order)}
+    for key, value in environment.items():
+        tag = machine.TAG_PREFIX + key
+        tags[tag] = machine.merge_tag(before.get(tag), name, value)
+    files = read_pipeline_files(runs.root, done)
+    files |= {PATCH_ARTIFACT: patch} if patch else {}
+    figures = [
+        figure for stage in PIPELINE_STAGES if stage in recorded for figure in label_figures(stage, runs.folder(stage))
+    ]
+    files |= {TABLE_ARTIFACT: label_table(figures)} if figures else {}
+    for tag, value in tags.items():
+        if value and before.get(tag) != value:
+            runs.client.set_tag(run_id, tag, value)
+    known = [tracking_uri(runs.params.tracking), runs.params.tracking.uri]
+    for file, text in files.items():
+        runs.client.log_text(run_id, text if file == TABLE_ARTIFACT else mask_addresses(text, known), file)
