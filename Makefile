@@ -21,15 +21,20 @@ repro: $(READY)
 
 # The sample is in git. Data of one's own comes from the DVC remote that it was pushed to.
 SAMPLE := samples/solar-cells.csv
-TAKE_DATA = if grep -q 'md5: 17e1a142d7a2ba4cdd4cb976a45f101b.dir' data.dvc; then \
-		echo "== sample data: $(SAMPLE) becomes data/"; mkdir data && cp $(SAMPLE) data && dvc add --quiet data; \
+TAKE_DATA = if [ ! -e data.dvc ]; then \
+		echo "data.dvc: not there, nor data/; take it back (git checkout data.dvc), or make data/ with your pictures"; exit 2; \
+	elif grep -q 'md5: 17e1a142d7a2ba4cdd4cb976a45f101b.dir' data.dvc; then \
+		echo "== sample data: $(SAMPLE) becomes data/"; mkdir data && cp $(SAMPLE) data && dvc add data >/dev/null; \
 	else \
 		echo "== data: dvc pull data"; dvc pull data || { \
 			echo "data: not there; it comes from the remote it was pushed to: 'dvc remote list', 'dvc push' there"; exit 2; }; \
 	fi
 
 # Edits of one's own are not overwritten: params.yaml must be one of the recipes as it is, or not be there.
-TAKE_RECIPE = if [ -e params.yaml ]; then \
+TAKE_RECIPE = if [ ! -e recipes/$(RECIPE).yaml ]; then \
+		echo "recipes/$(RECIPE).yaml: no such recipe; there are: $$(ls recipes | sed 's/[.]yaml$$//' | tr '\n' ' ')"; exit 2; \
+	fi; \
+	if [ -e params.yaml ]; then \
 		known=; for each in recipes/*.yaml; do cmp -s $$each params.yaml && known=1; done; \
 		[ "$$known" ] || { echo "params.yaml: has edits of yours; move it away, and make takes the recipe"; exit 2; }; \
 	fi; \

@@ -3,7 +3,7 @@
     python benchmarks/detection.py [--recipe raccoon] [--data FOLDER] [--seeds 0 1 2] [--steps 20] [--twice]
 
 FOLDER is copied to data/ of each fresh clone (raccoon: the folder that holds images/ and annotations/); without it the
-clone pulls the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures with
+clone takes the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures with
 their intervals. For the first seed also (--twice) whether a second clone trains the same model, and, with the same
 network, pictures and machine, pictures a second of our step and of torchvision's loop as its reference scripts have it
 (each file decoded every time, fp32, pictures one by one) in a process of its own, taken in turns. --steps 0 leaves that
@@ -73,7 +73,7 @@ def clone(folder: Path, recipe: str, seed: int, data: Path | None) -> Path:
     if data:
         shutil.copytree(data, folder / "data" / data.name)
     else:
-        subprocess.run(["dvc", "pull", "-q", "data"], cwd=folder, env=environment(folder), check=True)
+        shutil.copytree(folder / "samples", folder / "data")
     return folder
 
 

@@ -1,6 +1,7 @@
 """The command line: quick to help, one line for a mistake, one command a stage."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -96,6 +97,23 @@ def test_a_mistake_that_a_stage_finds_is_one_line_too(tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()
     assert "data/solar-cells.csv" in done.stderr
     assert "Traceback" not in done.stdout
+
+
+def test_a_letter_that_the_terminal_has_not_is_printed_as_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stage(name: str) -> None:
+        print(f"{name}: 12 größe")
+
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(cli, "run_stage", stage)
+    monkeypatch.setattr(sys, "argv", ["headstart", "split"])
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    terminal.seek(0)
+    assert terminal.read() == "split: 12 gr\\xf6\\xdfe\n"
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

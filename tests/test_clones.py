@@ -81,6 +81,20 @@ def test_a_fresh_clone_gets_the_sample_from_git(clone: Path) -> None:
     assert run(clone, "git", "status", "--porcelain", "--", "data.dvc") == ""  # the table is what data.dvc names
 
 
+def test_what_make_does_not_find_is_named(clone: Path) -> None:
+    make = ("make", "--old-file", ".venv/ready", "repro")
+    (clone / "data.dvc").unlink()
+    assert "data.dvc: not there, nor data/; take it back (git checkout data.dvc)" in run(clone, *make, code=2)
+    (clone / "data").mkdir()
+    said = run(clone, *make, "RECIPE=zebra", code=2)
+    assert "recipes/zebra.yaml: no such recipe; there are: alpaca cats-dogs " in said
+    assert (clone / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    (clone / "data").rmdir()
+    run(clone, "git", "checkout", "-q", "data.dvc")
+    shutil.rmtree(clone / ".dvc")
+    assert "not inside of a DVC repository" in run(clone, *make, code=2), "in DVC's own words"
+
+
 def test_a_colleagues_clone_pulls_from_the_remote_that_holds_the_data(clone: Path, tmp_path: Path) -> None:
     use_photographs(clone)
     run(clone, "dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))

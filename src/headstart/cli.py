@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import json
 import os
 import sys
@@ -145,7 +146,8 @@ def predict(
             written = prediction_files.save_images_with_boxes(found, draw)
             print(f"predict: {len(written):,} pictures with boxes in {draw}", file=sys.stderr)
     if as_json:
-        typer.echo(json.dumps([prediction_files.to_json_row(f) for f in found], indent=2, ensure_ascii=False))
+        is_unicode = sys.stdout.encoding.lower().startswith("utf")
+        typer.echo(json.dumps([prediction_files.to_json_row(f) for f in found], indent=2, ensure_ascii=not is_unicode))
     else:
         for f in found:
             typer.echo(f"{prediction_files.printable_path(f.path)}: {prediction_files.to_text(f)}")
@@ -235,6 +237,9 @@ def clear_cache(
 
 def main() -> None:
     """Run the app; what a user can mend is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # no stage fails for a label that the terminal has no letters for
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     succeeded: list[bool] = []
     atexit.register(_exit_fast, succeeded)  # registered first, so it runs last
     try:

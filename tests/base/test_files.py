@@ -1,10 +1,12 @@
 """Files are written atomically, read back as they were, and leave nothing behind after an error."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from headstart.base.errors import UserError
 from headstart.base.files import (
     atomic_path,
     csv_text,
@@ -70,3 +72,15 @@ def test_stale_files_are_those_older_than_a_day(tmp_path: Path) -> None:
     remove_stale_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.part", "old.json"]
     remove_stale_files(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "line 1: Expecting value"), (b'{\n"a": "b', "line 2: Unterminated string"), (b'"\xff"', "not UTF-8")],
+)
+def test_a_damaged_json_file_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"{path}: damaged ({reason}")) as caught:
+        read_json(path)
+    assert str(caught.value).endswith("; run `dvc repro` to make it anew")

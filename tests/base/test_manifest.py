@@ -73,6 +73,9 @@ def test_a_file_that_is_missing_or_no_manifest_is_one_line(tmp_path: Path) -> No
     path = tmp_path / "a.json"
     with pytest.raises(UserError, match=r"a\.json: no such file; run the stage that writes it: dvc repro$"):
         read_manifest(path)
+    path.write_text('{"images": [')
+    with pytest.raises(UserError, match=re.escape(f"{path}: Invalid JSON: EOF while parsing a list")):
+        read_manifest(path)
     path.write_text('{"images": [{"id": 1}], "categories": []}')
     with pytest.raises(UserError, match=re.escape(f"{path}: images.0.file_name: Field required; run `dvc repro` to ")):
         read_manifest(path)

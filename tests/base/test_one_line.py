@@ -55,6 +55,12 @@ def test_what_is_ours_has_none(error: Exception) -> None:
     assert one_line(error) is None
 
 
+def test_a_path_in_the_current_folder_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert one_line(UserError(f"{tmp_path}/stages/a.json: no such file")) == "stages/a.json: no such file"
+    assert one_line(UserError(f"{tmp_path}2/a.json: no such file")) == f"{tmp_path}2/a.json: no such file"
+
+
 def test_of_many_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     group = ExceptionGroup("", [failed(errno.ENOSPC, tmp_path / "x"), failed(errno.ENOSPC, tmp_path / "y")])

@@ -121,7 +121,7 @@ def test_a_fine_tuning_that_made_nothing_better_is_no_fine_tuned_model(
     rate = f"{project.params.fine_tune.lr / 3:.1e}"
     sentence = (
         "No epoch of fine-tuning beat the head alone; the head-only model was kept; "
-        f"try a rate of {rate} (fine_tune.lr)."
+        f"try a rate of {rate} (`headstart lr-find fine-tune` suggests a rate; the val loss decides)."
     )
     assert metrics["kept_head"] == {"note": sentence}
     assert f"<ul>\n<li>{sentence}</li>\n<li>" in page

@@ -6,7 +6,7 @@ from sklearn import metrics
 
 import synthetic_boxes
 from headstart.base.manifest import Image, Manifest, make_categories
-from headstart.export.comparison import compare_predictions
+from headstart.export.comparison import common_test_set, compare_predictions
 from headstart.export.predictor import DetectedBox, ModelPrediction
 from headstart.export.saved_predictions import SavedPredictions, collect_predictions
 from headstart.metrics.coco_matching import match_detections
@@ -111,3 +111,19 @@ def test_a_detectors_metrics_are_those_of_pycocotools() -> None:
         comparison = compare_predictions(test, good, none, name, 100, 0)
         assert comparison.candidate == pytest.approx(value)
         assert (comparison.baseline, comparison.is_better) == (0, True)
+
+
+def test_the_common_test_set_is_what_neither_model_has_learned_from() -> None:
+    test = make_test()
+    whole = random_predictions(test, 1, 0.3)
+
+    def without(*left_out: int) -> SavedPredictions:
+        kept = [image.sha256 for number, image in enumerate(test.images) if number not in left_out]
+        return whole.model_copy(update={"probabilities": {sha256: whole.probabilities[sha256] for sha256 in kept}})
+
+    common = common_test_set(test, whole, without(0, 7))
+    assert common is not None
+    assert common.images == tuple(image for number, image in enumerate(test.images) if number not in (0, 7))
+    assert common_test_set(test, whole, without(*range(31))) is None, "less than half"
+    of_one_label = [number for number, image in enumerate(test.images) if image.label == LABELS[0]]
+    assert common_test_set(test, whole, without(*of_one_label)) is None, "a label has none"

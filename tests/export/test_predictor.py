@@ -88,6 +88,20 @@ def test_no_model_yet(tmp_path: Path) -> None:
         Predictor(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"half of it"])
+def test_a_damaged_or_missing_part_is_one_line(project: Project, tmp_path: Path, content: bytes) -> None:
+    shutil.copy(project.root / "stages/export/labels.json", tmp_path)
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.onnx: damaged \(.*\); run `dvc repro` to make it anew$"):
+        Predictor(tmp_path)
+    (tmp_path / "labels.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"labels\.json: damaged \(line 1: "):
+        Predictor(tmp_path)
+    (tmp_path / "labels.json").unlink()
+    with pytest.raises(UserError, match=r"labels\.json: no such file; make it: dvc repro"):
+        Predictor(tmp_path)
+
+
 def test_predicting_does_not_pay_for_torch(project: Project) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom headstart.export.predictor import Predictor\n"

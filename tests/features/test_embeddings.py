@@ -1,5 +1,6 @@
 """The frozen backbone runs once a picture, and a picture's features do not depend on other pictures."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from headstart.base.code_digest import source_files
 from headstart.base.errors import UserError
 from headstart.base.files import sha256_file
 from headstart.base.manifest import Image
+from headstart.base.one_line import one_line
 from headstart.engine.device import Compute
 from headstart.engine.inference import INFERENCE_BATCH
 from headstart.engine.input_spec import InputSpec
@@ -230,6 +232,17 @@ def test_a_broken_file_of_the_cache_is_computed_again(tmp_path: Path, capsys: py
         assert file.read_bytes() == whole
         said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
         assert said == [f"warning: {file.relative_to(tmp_path)}: the file is damaged; computed anew"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+    images = stored(tmp_path)
+    embed(images, tmp_path)
+    (file,) = (tmp_path / ".cache/embeddings").rglob("*.safetensors")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(OSError, match=re.escape(file.name)) as caught:
+        embed(images, tmp_path)
+    assert str(one_line(caught.value)).startswith(str(file))
 
 
 @pytest.mark.parametrize("row", [0, 5])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from headstart.params.fetch import FetchParams
 from pictures import put
 
 
-def sources(*entries: dict[str, object]) -> FetchParams:
+def sources(*entries: Mapping[str, object]) -> FetchParams:
     return FetchParams.model_validate({"sources": entries})
 
 
@@ -86,3 +87,26 @@ def test_what_lies_outside_data_is_looked_at_and_a_package_is_named(
     write_outside(sources({"folder": "../elsewhere"}, {"table": "data/t.csv"}), root)
     assert [row["path"] for row in json.loads((root / "outside/files.json").read_text())] == ["../elsewhere"]
     assert "fetch: package:PIL (pillow " in capsys.readouterr().out
+
+
+def test_pictures_that_git_would_publish_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "elsewhere/cat/1.jpg", b"one")
+    root = tmp_path / "clone"
+    put(root / "photos/cat/1.jpg", b"one")
+    put(root / "data/pets/cat/1.jpg", b"one")
+    put(root / "more/cat/1.jpg", b"one")
+    (root / "data/more").symlink_to(root / "more")
+    (root / "data/same").symlink_to(root / "data/pets")
+    folders = ("../elsewhere", "photos", "data/pets", "data/more", "data/same")
+    write_outside(sources(*({"folder": folder} for folder in folders)), root)
+    said = [line for line in capsys.readouterr().out.splitlines() if "git add" in line]
+    end = "`git add -A` would publish it; move it into data/, which git never sees"
+    assert said == [f"fetch: photos: {end}", f"fetch: data/more: {end}"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"<<<<<<< HEAD\n[]", b"{}", b"[1]"])
+def test_a_damaged_list_is_written_anew(tmp_path: Path, damage: bytes) -> None:
+    put(tmp_path / "data/pets/cat/1.jpg", b"one")
+    put(tmp_path / "outside/files.json", damage)
+    write_outside(sources({"folder": "data/pets"}), tmp_path)
+    assert (tmp_path / "outside/files.json").read_text() == "[]\n"

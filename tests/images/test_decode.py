@@ -107,8 +107,9 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0"
 def test_heic_without_pillow_heif_names_what_to_install(monkeypatch: pytest.MonkeyPatch, brand: bytes) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     kind, reason = rejected(HEIC.replace(b"heic", brand))
-    assert kind == "not_a_picture"
-    assert reason == "HEIC, which needs pillow-heif: .venv/bin/pip install -e '.[heic]', or convert it to JPEG"
+    assert kind == "heic"
+    install = "needs pillow-heif: .venv/bin/pip install -e '.[heic]', then dvc repro -f fetch"
+    assert reason == f"HEIC, which {install}; or convert it to JPEG"
 
 
 class FakeHeif(ImageFile.ImageFile):

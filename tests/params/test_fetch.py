@@ -113,7 +113,10 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
             "fetch.sources.0.yolo.task: 'classify': input should be 'detect', 'segment', 'pose' or 'obb'",
         ),
         ({"via": {"images": "a"}}, "fetch.sources.0.via.annotations: missing; add it"),
-        ({"coco": "data/x.json"}, "fetch.sources.0.coco: 'data/x.json': input should be a valid dictionary"),
+        (
+            {"coco": "data/x.json"},
+            "fetch.sources.0.coco: 'data/x.json': a section belongs here, with keys of its own: images, annotations",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, source: dict[str, Any], line: str) -> None:

@@ -45,8 +45,13 @@ def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path)
         ("train_head.accumulate", 0, "train_head.accumulate: 0: input should be greater than or equal to 1"),
         ("evaluate", ..., "evaluate: missing; add it (recipes/solar-cells.yaml has every key)"),
         ("train_head.lr", ..., "train_head.lr: missing; add it (recipes/solar-cells.yaml has every key)"),
-        ("train", None, "train: None: input should be a valid dictionary or instance of TrainParams"),
-        ("fetch.sources", [], "fetch.sources: []: tuple should have at least 1 item after validation, not 0"),
+        ("train", None, "train: None: a section belongs here, with keys of its own: precision, cache_gb"),
+        ("fetch.sources", [], "fetch.sources: []: an empty list; give at least one"),
+        ("model.head.hidden", 3, "model.head.hidden: 3: a list belongs here, such as [1, 2]"),
+        ("tracking.experiment", 12, "tracking.experiment: 12: text belongs here; put it in quotes"),
+        ("tracking.uri", None, "tracking.uri: None: text belongs here; '' for none"),
+        ("tracking.experiment", "", "tracking.experiment: '': "),
+        ("", 1, "'': unknown key; known here: task, seed"),
         (
             "fetch.sources",
             [{"tabel": "a.csv"}],
@@ -83,12 +88,14 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
-    assert "cannot be read" in error_line(tmp_path)
+    assert error_line(tmp_path) == "a folder lies where a file is needed; move it away, and the same command goes on"
+    (tmp_path / "params.yaml").symlink_to("params.yaml")
+    assert error_line(tmp_path / "params.yaml") == "cannot be read (Too many levels of symbolic links)"
 
 
 def test_no_text(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_bytes(b"task: \xff\xfe")
-    assert "cannot be read" in error_line(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"task: classify\nseed: 0 # f\xfcr\n")
+    assert error_line(tmp_path / "params.yaml") == "cannot be read: not UTF-8 at line 2; save it as UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +104,7 @@ def test_no_text(tmp_path: Path) -> None:
         ("model: {backbone: [", "not valid YAML at line 1"),
         ("task: classify\n  seed: 0\n", "not valid YAML at line 2, column 7"),
         ("task: classify\n\tseed: 0\n", "not valid YAML at line 2, column 1"),
-        ("", "expected sections such as `model:` and `fetch:`, found NoneType"),
+        ("", "expected sections such as `model:` and `fetch:`, found nothing; cp recipes/solar-cells.yaml"),
         ("- task\n", "expected sections such as `model:` and `fetch:`, found list"),
     ],
 )
@@ -127,6 +134,12 @@ def test_no_yaml(tmp_path: Path, text: str, line: str) -> None:
             "lists or mappings within one another, too deep; take them out",
         ),
         ("seed: 0", "seed: 0\x07", "not valid YAML at line 6: a control character; take it out"),
+        ("seed: 0", "seed: 0x" + "f" * 5000, "fff...: 5,002 characters; if it is text, quote it"),
+        ("seed: 0", "seed: !!bool maybe", "line 6, column 7: maybe: no bool; if it is text, quote it"),
+        ("seed: 0", "seed: !!timestamp soon", "line 6, column 7: soon: no timestamp; if it is text, quote it"),
+        ("seed: 0", "seed: 017", "line 6, column 7: 017: would be read as 15; write that, or quote it"),
+        ("seed: 0", "seed: 12:30", "line 6, column 7: 12:30: would be read as 750; write that, or quote it"),
+        ("solar-cells", "2024-02-20", "tracking.experiment: 2024-02-20: text belongs here; put it in quotes"),
         ("seed: 0", "seed: yes", "seed: True: a number belongs here"),
         ("  lr: 1e-3", "  lr: .inf", "train_head.lr: inf: input should be a finite number"),
         ("train_head:", "train_heads:", "train_heads: unknown key; did you mean 'train_head'?"),
@@ -154,3 +167,12 @@ def test_a_duplicate_key(tmp_path: Path) -> None:
 def test_python_in_yaml_is_not_run(tmp_path: Path) -> None:
     text = RECIPE.replace("seed: 0", "seed: !!python/object/apply:os.getpid []")
     assert "not valid YAML" in error_line(write_params(tmp_path, text))
+
+
+def test_a_list_of_aliases_is_not_unfolded(tmp_path: Path) -> None:
+    doubled = [f"&n{n} [{', '.join([f'*n{n - 1}'] * 9)}]" for n in range(1, 12)]  # 9 to the 11th elements
+    text = RECIPE.replace("seed: 0", f"seed: [&n0 [x], {', '.join(doubled)}]")
+    line = error_line(write_params(tmp_path, text))
+    assert line.startswith("seed: [['x'], [")
+    assert line.endswith("...: input should be a valid integer")
+    assert len(line) < 120

@@ -78,3 +78,32 @@ def test_nms_across_labels_is_a_choice_of_three(tmp_path: Path, value: str) -> N
     assert given == {"auto": "auto", "true": True, "false": False}[value]
     default = "\n".join(line for line in DETECTOR_RECIPE.splitlines() if "class_agnostic_nms" not in line)
     assert load_params(write_params(tmp_path, default)).model.class_agnostic_nms == "auto"
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "sqlite:///runs.db", "http://ada:pw@host:5000", "postgresql://host/db", "databricks"]
+)
+def test_addresses_that_mlflow_records_to(tmp_path: Path, uri: str) -> None:
+    path = write_params(tmp_path, RECIPE.replace('uri: ""', f"uri: {uri!r}"))
+    assert load_params(path).tracking.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        (
+            "mlruns",
+            "tracking.uri: 'mlruns': a folder, and MLflow 3 keeps runs in a database; give for example sqlite",
+        ),
+        ("file:///srv/mlruns", "tracking.uri: 'file:///srv/mlruns': a folder, and MLflow 3 keeps runs in a database"),
+        (
+            "sqlite://",
+            "tracking.uri: 'sqlite://': no file, so that nothing is kept; give for example sqlite:///mlflow.db",
+        ),
+        ("ada:se@cret@host", "tracking.uri: '…@host': a folder, and MLflow 3 keeps runs in a database"),
+    ],
+)
+def test_addresses_that_would_record_nothing(tmp_path: Path, uri: str, line: str) -> None:
+    found = error_line(write_params(tmp_path, RECIPE.replace('uri: ""', f"uri: {uri!r}")))
+    assert found.startswith(line)
+    assert "cret" not in found

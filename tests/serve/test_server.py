@@ -16,7 +16,7 @@ import pytest
 from conftest import Project
 from fakes import PNG
 from headstart.base.errors import UserError
-from headstart.serve.server import _accepted, _open_socket, serve
+from headstart.serve.server import _accepted, _open_socket, _url_host, serve
 
 
 def test_no_model(tmp_path: Path) -> None:
@@ -29,6 +29,25 @@ def test_a_port_in_use_is_one_line(project: Project) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"--port {port}: .*in use; name another: --port {port % 60000 + 1}"):
             serve(project.root / "stages/export", "127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        ("", "--host '': empty; give 127.0.0.1, or 0.0.0.0 for others on the network too"),
+        ("192.0.2.77", "; give an address of this machine, such as --host 127.0.0.1"),
+        ("no name", "; give an address of this machine, such as --host 127.0.0.1"),
+    ],
+)
+def test_a_host_that_is_not_this_machine_is_one_line(project: Project, host: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        serve(project.root / "stages/export", host, 0)
+    assert str(caught.value).endswith(line)
+
+
+def test_the_address_that_is_printed_opens_in_a_browser() -> None:
+    hosts = ["0.0.0.0", "::", "fe80::1", "192.168.1.5", "shop"]
+    assert [_url_host(host) for host in hosts] == ["127.0.0.1", "[::1]", "[fe80::1]", "192.168.1.5", "shop"]
 
 
 BODY = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + PNG + b"\r\n--b--\r\n"

@@ -54,6 +54,25 @@ def test_the_commit_and_whether_the_code_has_changed(root: Path) -> None:
     assert git_patch(root) == patch
 
 
+def test_a_new_module_is_a_difference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    commit_files(root, "src/train.py", ".gitignore")
+    (root / ".gitignore").write_text("__pycache__/\n")
+    (root / "src/__pycache__").mkdir()
+    (root / "src/__pycache__/a.pyc").touch()
+    (root / "notes.txt").touch()
+    assert git_tags(root)["headstart.dirty"] == "false"
+    (root / "src/wing").mkdir()
+    (root / "src/wing/größe.py").write_text("3\n")
+    status = git(root, "status", "--porcelain")
+    assert git_tags(root)["headstart.dirty"] == "true"
+    assert git(root, "status", "--porcelain") == status, "the user's index stays as it is"
+    other = tmp_path_factory.mktemp("other") / "clone"
+    git(root, "clone", "--quiet", str(root), str(other))
+    (other / "diff.patch").write_text(git_patch(root))
+    git(other, "apply", "diff.patch")
+    assert (other / "src/wing/größe.py").read_text() == "3\n"
+
+
 def test_the_patch_makes_the_code_of_the_run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     commit_files(root, "src/train.py")
     other = tmp_path_factory.mktemp("other") / "clone"

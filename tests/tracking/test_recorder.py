@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -77,6 +79,15 @@ def test_a_process_that_hangs_before_it_listens_is_ended_too(
         pass
     assert time.monotonic() - begin < 20
     assert capfd.readouterr().err.startswith("warning: MLflow did not record fetch: it took more than 0.1 s ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the limit is not of mapped memory")
+def test_the_memory_of_an_answer_is_limited() -> None:
+    code = "from headstart.tracking.recorder import limit_memory; limit_memory(600 << 20); bytearray(1 << 30)"
+    source = str(Path(sys.modules["headstart"].__file__ or "").parent.parent)
+    environment = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "MemoryError"
 
 
 def test_a_machine_that_cannot_be_described_costs_one_warning(

@@ -72,13 +72,15 @@ def export(home: Path, change: str = "", **params: Any) -> None:
     record_stage("export", tiny.make_params(export={"register": NAME, **params}), home, time.time_ns() // 1_000_000)
 
 
-def leave_predictions(home: Path, *, correct: bool, test_set: str = "") -> None:
-    """Test predictions of the exported model that are all correct, or all wrong."""
+def leave_predictions(home: Path, *, correct: bool, test_set: str = "", known: int = 99) -> None:
+    """Test predictions that are all correct, or all wrong; for `known` of the pictures, and for as many others."""
     saved = read_predictions(home / "stages/export/answers.json")
     test = tiny.manifest(home, "split", "test")
     rows = {
-        image.sha256: tuple(0.9 if (image.label == label) == correct else 0.1 for label in saved.labels)
-        for image in test.images
+        (image.sha256 if number < known else f"another {number}"): tuple(
+            0.9 if (image.label == label) == correct else 0.1 for label in saved.labels
+        )
+        for number, image in enumerate(test.images)
     }
     write_predictions(
         SavedPredictions(test_set=test_set or saved.test_set, labels=saved.labels, probabilities=rows),
@@ -210,8 +212,18 @@ def test_the_better_one_becomes_champion_and_no_other(home: Path, capfd: pytest.
     assert capfd.readouterr().err.splitlines() == lines
 
 
+def test_a_champion_is_compared_on_the_pictures_of_both_test_sets(home: Path) -> None:
+    leave_predictions(home, correct=False, test_set="of-last-year", known=5)
+    export(home, "x")
+    leave_predictions(home, correct=True, test_set="with-some-more-pictures")
+    export(home, "xx")
+    decision = all_runs(home)[-1].data.tags["headstart.champion"]
+    assert "accuracy 1.0000 against 0.0000 of version 1 on the same 5 test pictures" in decision
+    assert champion(home) == "2"
+
+
 def test_a_champion_of_another_test_set_is_not_replaced(home: Path) -> None:
-    leave_predictions(home, correct=False, test_set="of-last-year")
+    leave_predictions(home, correct=False, test_set="of-last-year", known=2)
     export(home, "x")
     leave_predictions(home, correct=True, test_set="of-this-year")
     export(home, "xx")

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,24 @@ def test_a_report_of_another_template_reaches_the_run(root: Path) -> None:
     assert len(history) == 1
 
 
+def test_a_report_of_other_code_brings_the_commit_and_the_difference(root: Path) -> None:
+    git = commit(root, "params.yaml")
+    execute(root, PIPELINE_STAGES, make_params())
+    first = git("rev-parse", "HEAD")
+    (root / "params.yaml").write_text("# edited\n")
+    execute(root, ["train-head"], make_params())
+    (run,) = all_runs(root)
+    assert run.data.tags["headstart.dirty"] == "false", "the same files: the run is of the commit"
+    leave_files(root, "evaluate")
+    (root / "stages/evaluate/report.html").write_text("<p>of another template")
+    record_stage("evaluate", make_params(), root, 0)
+    (run,) = all_runs(root)
+    assert run.data.tags["headstart.dirty"] == "true"
+    assert run.data.tags["mlflow.source.git.commit"] == first
+    assert run.info.status == "FINISHED"
+    assert "+# edited" in (root / "mlartifacts" / run.info.run_id / "artifacts/diff.patch").read_text()
+
+
 def test_another_experiment_gets_a_complete_row_from_the_last_stage(root: Path) -> None:
     execute(root, PIPELINE_STAGES, make_params())
     execute(root, ["export"], make_params(tracking={"experiment": "second"}))  # as dvc.yaml has it run
@@ -332,14 +351,22 @@ def test_a_run_holds_what_it_was_made_with(root: Path, monkeypatch: pytest.Monke
     assert (folder / "params.yaml").read_text() == "tracking: {uri: http://…@host}\n"
 
 
-def test_a_difference_from_the_commit_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> None:
+def commit(root: Path, *names: str) -> Callable[..., str]:
+    """A repository with these files in its first commit; returns `git` for it."""
+
+    def git(*arguments: str) -> str:
         identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-        subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init", "--quiet")
-    git("add", "params.yaml")
+    git("add", *names)
     git("commit", "--quiet", "--message", "first")
+    return git
+
+
+def test_a_difference_from_the_commit_is_kept(root: Path) -> None:
+    git = commit(root, "params.yaml")
     execute(root, ["fetch"], make_params())
     (run,) = all_runs(root)
     assert run.data.tags["headstart.dirty"] == "false"
@@ -514,7 +541,10 @@ def test_partly_recorded_stage_is_completed_later(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_artifact", no_space)
         execute(root, ["train-head"], make_params())
-    assert capfd.readouterr().err == "warning: MLflow did not record train-head: [Errno 28] No space left on device\n"
+    assert capfd.readouterr().err == (
+        "warning: MLflow did not record train-head: [Errno 28] No space left on device; the stage's own files are "
+        "complete, and the next stage records them too\n"
+    )
     assert stages_in(all_runs(root)[0]) == []
 
     execute(root, ["fine-tune"], make_params())
@@ -557,13 +587,29 @@ def test_server_that_is_down_costs_one_warning(root: Path, capfd: pytest.Capture
     assert time.monotonic() - start < 20
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.startswith("warning: MLflow did not record fetch: ")
+    begin = "warning: MLflow did not record fetch: tracking.uri: http://…@127.0.0.1:1: Failed to establish a new connec"
+    assert err.startswith(begin)
+    assert err.endswith("; the stage's own files are complete, and the next stage records them too\n")
     assert err.count("\n") == 1
     assert "secret" not in err
     assert (root / "stages/fetch/metrics.json").exists()
 
     execute(root, ["split"], make_params())  # it is up again: the next stage records the lost one too
     assert stages_in(all_runs(root)[0]) == ["fetch", "split"]
+
+
+def test_after_the_last_stage_the_warning_has_the_command_that_records_all(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    execute(root, PIPELINE_STAGES[:-1], make_params())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    execute(root, ["export"], make_params())
+    err = capfd.readouterr().err
+    assert err.startswith("warning: MLflow did not record export: MLFLOW_TRACKING_URI: http://127.0.0.1:1: Failed to ")
+    assert err.endswith("; once that works, `dvc repro -f -s export` records all stages\n")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    execute(root, ["export"], make_params())  # what that command runs
+    assert [run.info.status for run in all_runs(root)] == ["FINISHED"]
 
 
 @pytest.mark.parametrize("problem", ["locked", "damaged", "a folder"])
@@ -582,7 +628,8 @@ def test_broken_database_costs_one_warning(root: Path, problem: str, capfd: pyte
     other_connection.close()
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.startswith("warning: MLflow did not record fetch: ")
+    reason = {"locked": "database is locked; ", "damaged": "file is not a database; ", "a folder": ""}[problem]
+    assert err.startswith(f"warning: MLflow did not record fetch: {reason}")
     assert err.count("\n") == 1
 
 
@@ -627,6 +674,6 @@ def test_second_process_that_fails_is_one_warning(
     with recorded_stage("fetch", make_params(), root):
         pass
     lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "warning: MLflow did not record fetch: its process ended early"
+    assert lines[0].startswith("warning: MLflow did not record fetch: its process ended early; the stage's own files")
     assert lines[1].startswith("warning: MLflow cannot be started: ")
     assert len(lines) == 2

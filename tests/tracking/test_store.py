@@ -71,7 +71,7 @@ def test_a_deleted_experiment_says_how_to_go_on(
     assert capfd.readouterr().err == (
         "warning: MLflow did not record fetch: the experiment 'gone' is deleted; `mlflow experiments restore "
         f"--experiment-id {number}`, or give tracking.experiment (MLFLOW_EXPERIMENT_NAME where it is set) another "
-        "name\n"
+        "name; the stage's own files are complete, and the next stage records them too\n"
     )
     client.restore_experiment(number)
     record_stage("fetch", params, tmp_path, 0)

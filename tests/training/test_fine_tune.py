@@ -140,14 +140,15 @@ def test_where_no_epoch_is_better_the_head_only_model_is_kept_to_the_bit(
     assert metrics["trained_parameters"] == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
         "fine-tune: no epoch of fine-tuning beat the head alone; the head-only model was kept; "
-        "try fine_tune.lr: 3.3e-03 or a greater freeze_depth"
+        "try fine_tune.lr: 3.3e-03 or a greater freeze_depth "
+        "(`headstart lr-find fine-tune` suggests a rate; the val loss decides)"
     )
 
 
 def test_the_line_names_no_greater_freeze_depth_where_there_is_none() -> None:
     section = tiny.make_params(fine_tune={"lr": 3e-4, "freeze_depth": -1, "layer_decay": 1}).fine_tune
     line = not_better_line(section, can_freeze_more=False)
-    assert line.endswith("; the head-only model was kept; try fine_tune.lr: 1.0e-04")
+    assert "; the head-only model was kept; try fine_tune.lr: 1.0e-04 (`headstart lr-find" in line
 
 
 def test_what_is_kept_from_before_an_unfreeze_has_the_bits_of_its_epoch(

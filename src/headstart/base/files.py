@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from headstart.base.errors import UserError
 from headstart.base.one_line import WRITE_ERRORS
 
 STALE_SECONDS = 24 * 3600  # an unfinished file that old belongs to a process that was killed
@@ -95,8 +96,16 @@ def json_rows(rows: Iterable[object]) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file that headstart wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value in a JSON file that headstart wrote.
+
+    Raises:
+        UserError: it is damaged since.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no UTF-8, or no JSON
+        reason = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        raise UserError(f"{path}: damaged ({reason}); run `dvc repro` to make it anew") from None
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """What is said where fine-tuning made nothing better and the head-only model was kept."""
 
+LR_FIND = "`headstart lr-find fine-tune` suggests a rate; the val loss decides"
 KEPT_HEAD = "no epoch of fine-tuning beat the head alone; the head-only model was kept"
 
 
@@ -10,4 +11,4 @@ def lower_rate(lr: float) -> str:
 
 def kept_head_sentence(lr: float) -> str:
     """For report and card: what happened, and the next learning rate to try."""
-    return f"{KEPT_HEAD[0].upper()}{KEPT_HEAD[1:]}; try a rate of {lower_rate(lr)} (fine_tune.lr)."
+    return f"{KEPT_HEAD[0].upper()}{KEPT_HEAD[1:]}; try a rate of {lower_rate(lr)} ({LR_FIND})."

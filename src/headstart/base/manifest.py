@@ -136,7 +136,8 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}; run `dvc repro` to make it anew") from None
+        problem = ": ".join(filter(None, [where, first["msg"]]))
+        raise UserError(f"{path}: {problem}; run `dvc repro` to make it anew") from None
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:

@@ -28,12 +28,12 @@ _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 def one_line(error: BaseException) -> str | None:
-    """The line for an error that a user can mend; None for any other.
+    """The line for an error that a user can mend, with paths from the current folder; None for any other.
 
     Of an exception group, what parallel downloads raise, the first one's, if all in it can be mended.
     """
     if isinstance(error, UserError):
-        return str(error)
+        return str(error).removeprefix(f"{Path.cwd()}{os.sep}")
     if isinstance(error, BaseExceptionGroup):
         lines = [one_line(one) for one in error.exceptions]
         return lines[0] if all(lines) else None

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same test set: a paired bootstrap of a metric's difference."""
+"""Whether one model is better than another on the same test pictures: a paired bootstrap of a metric's difference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.classification import weighted_metrics
 
 LOWER_IS_BETTER = {"log_loss"}
+LEAST_COMMON = 0.5  # of a test set: where fewer pictures are in both models' test sets, they are not compared
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,28 @@ class Comparison:
         return self.gain.low is not None and self.gain.low > 0
 
 
+def common_test_set(test: Manifest, candidate: SavedPredictions, baseline: SavedPredictions) -> Manifest | None:
+    """The pictures that neither model has learned from: those of both test sets, with today's annotations.
+
+    None where they are less than half of the test set, or lack one of its labels.
+
+    Args:
+        test: the candidate's test set.
+        candidate: predictions of one model for it.
+        baseline: predictions of the other for its own test set.
+    """
+    known = candidate.pictures() & baseline.pictures()
+    common = test.subset(image for image in test.images if image.sha256 in known)
+    if len(common.images) < LEAST_COMMON * len(test.images) or _labels(common) != _labels(test):
+        return None
+    return common
+
+
+def _labels(manifest: Manifest) -> set[object]:
+    """The labels of pictures, and the categories of boxes."""
+    return {image.label for image in manifest.images} | {box.category_id for box in manifest.annotations}
+
+
 def compare_predictions(
     test: Manifest, candidate: SavedPredictions, baseline: SavedPredictions, metric: str, resamples: int, seed: int
 ) -> Comparison:
@@ -39,14 +62,14 @@ def compare_predictions(
     with replacement, and both models are measured on the same resamples, so that hard pictures are hard for both.
 
     Args:
-        test: the test set.
-        candidate: predictions of one model for it.
-        baseline: predictions of the other; the same test set, the same labels in any order.
+        test: the pictures to compare on.
+        candidate: predictions of one model for them, and maybe others.
+        baseline: predictions of the other; the same labels in any order.
         metric: accuracy, balanced_accuracy, roc_auc or log_loss of classifiers; AP, AP50 or AP75 of detectors.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    assert candidate.test_set == baseline.test_set, "two test sets"
+    assert {image.sha256 for image in test.images} <= candidate.pictures() & baseline.pictures(), "two test sets"
     assert set(candidate.labels) == set(baseline.labels), "two sets of labels"
     sign = -1 if metric in LOWER_IS_BETTER else 1
     models = (candidate, baseline)

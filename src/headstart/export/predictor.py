@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.base.arrays import Floats32, Ints
-from headstart.base.errors import first_line, missing_file
+from headstart.base.errors import UserError, first_line, missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec, Pixels, boxes_from_input, resize_to_input
 from headstart.images.decode import MAX_BYTES, MAX_PIXELS, PictureError, open_upright
@@ -125,12 +125,13 @@ class Predictor:
         """Load model.onnx and labels.json.
 
         Raises:
-            UserError: one of them is missing.
+            UserError: one of them is missing or damaged.
         """
         import onnxruntime
 
-        if not (folder / "model.onnx").is_file() or not (folder / "labels.json").is_file():
-            raise missing_file(folder / "model.onnx", "make it: dvc repro")
+        for name in ("model.onnx", "labels.json"):
+            if not (folder / name).is_file():
+                raise missing_file(folder / name, "make it: dvc repro")
         content = read_json(folder / "labels.json")
         self.labels: list[str] = content["labels"]
         self.input = InputSpec.model_validate(content["input"])
@@ -138,7 +139,13 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         # Threads that spin while they wait take the cores from those that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        path, providers = folder / "model.onnx", ["CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # onnxruntime's have no class in common
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            raise UserError(f"{path}: damaged ({first_line(error)}); run `dvc repro` to make it anew") from None
 
     def classifier_output(self, pixels: Pixels) -> ClassifierOutput:
         """A classifier's outputs for pixels (n, size, size, 3)."""

@@ -33,6 +33,10 @@ class SavedPredictions(BaseModel):
     probabilities: dict[str, tuple[float, ...]] = {}
     boxes: dict[str, tuple[ScoredBoxRow, ...]] = {}
 
+    def pictures(self) -> frozenset[str]:
+        """The sha256 of every picture that was predicted."""
+        return frozenset(self.probabilities or self.boxes)
+
 
 def manifest_digest(test: Manifest) -> str:
     """Hash of a test set: the pictures' bytes, labels and boxes, whatever their order, names and ids."""

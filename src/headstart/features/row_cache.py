@@ -19,7 +19,8 @@ from headstart.base.cache_dir import make_room, write_entry_file
 from headstart.base.files import list_files
 from headstart.base.parallel import process_cpu_count
 
-_UNREADABLE = (SafetensorError, KeyError, ValueError, RuntimeError)  # what half a file raises, depending on the half
+# What half a file raises, depending on the half; OSError: what is no file, or must not be read.
+_UNREADABLE = (SafetensorError, KeyError, ValueError, RuntimeError, OSError)
 
 
 def read_cached_rows(folder: Path, wanted: Collection[str]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from headstart.fetch.boxes import PixelBox
 from headstart.fetch.outputs import FETCH_FOLDER, StoredImage
 from headstart.fetch.sources.records import Rejection
 
-_SAME = 2.0  # pixels by which the corners of one box differ between formats and tools that count from 0 or from 1
+_SAME_IOU = 0.5  # of two boxes of one object: people draw it differently, and tools count pixels from 0 or from 1
 Pair = tuple[StoredImage, StoredImage]
 
 
@@ -18,8 +18,8 @@ def find_conflicts(stored: Sequence[StoredImage], *, boxes: bool) -> list[Pair]:
 
     Args:
         stored: the pictures, in the order of the sources.
-        boxes: the task learns from boxes: other labels or places of boxes are a contradiction, by more than two
-            pixels; else another label of the picture is.
+        boxes: the task learns from boxes: another label or number of boxes, or a box with an IoU below 0.5, is a
+            contradiction; else another label of the picture is.
     """
     by_sha256: dict[str, list[StoredImage]] = defaultdict(list)
     conflicts = []
@@ -49,8 +49,10 @@ def _agree(one: StoredImage, other: StoredImage, *, boxes: bool) -> bool:
 
 def _is_same(one: PixelBox, other: PixelBox) -> bool:
     (x1, y1, w1, h1), (x2, y2, w2, h2) = one.bbox, other.bbox
-    differences = (x1 - x2, y1 - y2, x1 + w1 - x2 - w2, y1 + h1 - y2 - h2)
-    return one.label == other.label and all(abs(difference) <= _SAME for difference in differences)
+    width = min(x1 + w1, x2 + w2) - max(x1, x2)
+    height = min(y1 + h1, y2 + h2) - max(y1, y2)
+    common = max(width, 0.0) * max(height, 0.0)
+    return one.label == other.label and common >= _SAME_IOU * (w1 * h1 + w2 * h2 - common)
 
 
 def conflict_rejections(conflicts: Sequence[Pair], *, boxes: bool) -> list[Rejection]:
@@ -78,7 +80,7 @@ def check_conflicts(conflicts: Sequence[Pair], *, boxes: bool, allowed: bool) ->
     pairs = [f"{_describe(one, boxes=boxes)} = {_describe(other, boxes=boxes)}" for one, other in conflicts]
     what = "other boxes" if boxes else "another label"
     count = "1 picture is" if len(pairs) == 1 else f"{len(pairs):,} pictures are"
-    line = f"{count} listed again with {what}: {list_some(pairs, 5)}"
+    line = f"{count} listed again with {what}: {list_some(pairs, 3)}"
     if allowed:
         print(f"fetch: {line}", file=sys.stderr)
         return

@@ -9,8 +9,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from headstart.base.errors import list_some
-from headstart.base.files import write_json, write_text
+from headstart.base.errors import UserError, list_some
+from headstart.base.files import read_json, write_json, write_text
 from headstart.fetch.unseen import unseen_by_dvc
 from headstart.params.fetch import FetchParams
 
@@ -46,6 +46,7 @@ def write_outside(params: FetchParams, root: Path) -> None:
         {"path": item.path, "kind": item.kind, "fingerprint": fingerprint(target)} for item, target in watched.items()
     ]
     folder = root / FOLDER
+    known = _known_paths(folder / "files.json")
     write_json(folder / "files.json", rows)
     pipeline = folder / "dvc.yaml"
     if not watched:
@@ -61,6 +62,22 @@ def write_outside(params: FetchParams, root: Path) -> None:
     for item in unseen:
         if item.kind == "package":
             print(f"fetch: {item.path}: DVC does not see a package's files; after another version: dvc repro -f fetch")
+        elif item.target is not None and item.path not in known and _git_would_take(item.target, root):
+            print(f"fetch: {item.path}: `git add -A` would publish it; move it into data/, which git never sees")
+
+
+def _known_paths(path: Path) -> set[str]:
+    """The places in files.json as it was; none where it is missing or damaged (such as by a merge of git's)."""
+    try:
+        return {str(row["path"]) for row in read_json(path)}
+    except (FileNotFoundError, UserError, TypeError, KeyError):
+        return set()
+
+
+def _git_would_take(target: Path, root: Path) -> bool:
+    """Whether it lies in the repository, but not in data/, which git ignores."""
+    inside = any(target.is_relative_to(place) for place in (root.absolute(), root.resolve()))
+    return inside and not any(target.is_relative_to(place / "data") for place in (root.absolute(), root.resolve()))
 
 
 def fingerprint(target: Path) -> str:

@@ -46,8 +46,8 @@ def fetch(params: Params, root: Path, *, boxes: bool) -> None:
     rejections = [item for item in results if isinstance(item, Rejection)]
     conflicts = find_conflicts(stored, boxes=boxes)
     allowed = params.fetch.allow_conflicting_labels
-    contradictions = [] if allowed else conflict_rejections(conflicts, boxes=boxes)
-    write_csv(folder / "failed.csv", ("source", "location", "reason"), rejections + contradictions)
+    listed_conflicts = conflict_rejections(conflicts, boxes=boxes)
+    write_csv(folder / "failed.csv", ("source", "location", "reason"), rejections + listed_conflicts)
     _check_max_failed(params.fetch, rejections)
     check_conflicts(conflicts, boxes=boxes, allowed=allowed)
     _check_enough_images(stored, rejections, boxes=boxes)

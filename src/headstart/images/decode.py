@@ -162,8 +162,9 @@ def _open_heif(data: bytes) -> Image.Image:
         from pillow_heif import HeifImageFile
     except ImportError:
         raise PictureError(
-            "not_a_picture",
-            "HEIC, which needs pillow-heif: .venv/bin/pip install -e '.[heic]', or convert it to JPEG",
+            "heic",
+            "HEIC, which needs pillow-heif: .venv/bin/pip install -e '.[heic]', then dvc repro -f fetch; or convert it "
+            "to JPEG",
         ) from None
     image: Image.Image = HeifImageFile(io.BytesIO(data))
     return image

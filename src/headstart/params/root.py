@@ -29,8 +29,18 @@ class TrackingParams(Section):
     """Where runs are recorded. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME take precedence over both."""
 
     uri: str = ""  # empty: sqlite:///mlflow.db at the repository root
-    experiment: str = "headstart"
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = "headstart"  # MLflow's limits
     timeout: Annotated[float, Field(gt=0, le=86400)] = 60  # seconds that recording may take in all, for each stage
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str) -> str:
+        scheme, has_scheme, rest = uri.partition("://")
+        if uri.startswith("file:") or (uri and not has_scheme and not uri.startswith(("databricks", "uc"))):
+            raise ValueError("a folder, and MLflow 3 keeps runs in a database; give for example sqlite:///mlflow.db")
+        if scheme == "sqlite" and len(rest) < 2:
+            raise ValueError("no file, so that nothing is kept; give for example sqlite:///mlflow.db")
+        return uri
 
 
 class HeadParams(Section):

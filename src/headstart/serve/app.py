@@ -26,7 +26,8 @@ from headstart.serve.schema import ErrorResponse, HealthResponse, ImagePredictio
 
 PAGE = Path(str(importlib.resources.files("headstart.serve") / "page"))
 _TASK_NAMES = {"classify": "Image classifier", "detect": "Object detector"}
-_STATUS_OF_KIND = {"too_large": 413, "not_a_picture": 415, "web_page": 415}  # PictureError.kind; all others: 422
+# By PictureError.kind; all others: 422.
+_STATUS_OF_KIND = {"too_large": 413, "not_a_picture": 415, "web_page": 415, "heic": 415}
 _ERROR_DESCRIPTIONS = {
     408: "the request took too long to arrive",
     413: "too many bytes, pictures or pixels",

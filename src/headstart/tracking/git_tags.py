@@ -1,6 +1,10 @@
 """A run's tags about its code: the git commit, and whether what the run depends on differs from it; the difference."""
 
+import os
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 COMMIT_TAG, DIRTY_TAG = "mlflow.source.git.commit", "headstart.dirty"
@@ -39,14 +43,38 @@ def git_patch(root: Path) -> str:
 
 
 def _diff(root: Path) -> bytes | None:
-    options = ("--no-ext-diff", "--no-textconv", "--no-color")
-    return _git(root, "diff", *options, "HEAD", "--", ".", *NOT_CODE)
+    """What differs from the commit; with new files under src/, which DVC runs too. None if git fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = _with_new_files(root, Path(folder) / "index")
+        options = ("--no-ext-diff", "--no-textconv", "--no-color")
+        return _git(root, "diff", *options, "HEAD", "--", ".", *NOT_CODE, environment=environment)
 
 
-def _git(root: Path, *arguments: str) -> bytes | None:
+def _with_new_files(root: Path, index: Path) -> dict[str, str]:
+    """The environment for a copy of git's index that has the new files under src/ too."""
+    own = _git(root, "rev-parse", "--path-format=absolute", "--git-path", "index")
+    if own is None:
+        return {}
+    environment = {"GIT_INDEX_FILE": str(index)}
+    try:
+        shutil.copy(own.decode("utf-8", "surrogateescape").rstrip("\n"), index)
+    except OSError:  # there is none before the first `git add`
+        return {}
+    added = _git(root, "add", "--intent-to-add", "--", "src", environment=environment)
+    return {} if added is None else environment
+
+
+def _git(root: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> bytes | None:
     """The command's output; None if it fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

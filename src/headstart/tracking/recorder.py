@@ -21,10 +21,11 @@ from headstart.base import distributed
 from headstart.base.errors import UserError, first_line
 from headstart.params.root import Params
 from headstart.tracking.environment import describe_environment
-from headstart.tracking.runs import StageFailure, record_stage
+from headstart.tracking.runs import StageFailure, record_stage, recorded_later
 from headstart.tracking.store import import_mlflow
 
 IMPORT_SECONDS = 60  # at most, for MLflow's imports, beside tracking.timeout
+MAX_MEMORY = 4 << 30  # bytes of the second process: an answer without an end must not take the machine's
 
 
 @contextmanager
@@ -92,14 +93,23 @@ def _send_result(process: "subprocess.Popen[str] | None", message: dict[str, obj
         process.send_signal(signal.SIGALRM)
         process.wait()
     if process.returncode == -signal.SIGALRM:
-        problem = (
-            f"it took more than {limit:g} s (tracking.timeout); the stage's own files are complete, and the next "
-            "stage records them too"
-        )
+        problem = f"it took more than {limit:g} s (tracking.timeout)"
     else:
         problem = "its process ended early"
     if process.returncode:
-        print(f"warning: MLflow did not record {message['name']}: {problem}", file=sys.stderr)
+        name = str(message["name"])
+        later = "" if message["failure"] else recorded_later(name)
+        print(f"warning: MLflow did not record {name}: {problem}{later}", file=sys.stderr)
+
+
+def limit_memory(size: int) -> None:
+    """Beyond `size` bytes this process gets a MemoryError."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        if most == resource.RLIM_INFINITY or size < most:
+            resource.setrlimit(resource.RLIMIT_DATA, (size, most))
 
 
 def main() -> None:
@@ -113,6 +123,7 @@ def main() -> None:
         failure = StageFailure(**message["failure"]) if message["failure"] else None
         # The signal's default action ends the process whatever it waits for; Python's handlers would have to be waited
         # for, and a timeout of the network is one of each part of an answer.
+        limit_memory(MAX_MEMORY)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, params.tracking.timeout)
         record_stage(message["name"], params, root, message["started_ms"], failure, message["environment"])

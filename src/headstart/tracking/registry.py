@@ -191,20 +191,21 @@ def _compare_with_champion(
     by_hand = "move the alias by hand in MLflow's page if you want to"
     if baseline is None:
         return False, f"version {champion} is, and its run has no test predictions to compare with; {by_hand}"
-    if (candidate.test_set, set(candidate.labels)) != (baseline.test_set, set(baseline.labels)):
+    from headstart.export.comparison import common_test_set, compare_predictions
+
+    test = read_manifest(root / "stages/split/test.json")
+    common = common_test_set(test, candidate, baseline) if set(candidate.labels) == set(baseline.labels) else None
+    if common is None:
         return False, (
             f"version {champion} is, and it was evaluated on another test set ({baseline.test_set}, here "
             f"{candidate.test_set}), so the two cannot be compared; {by_hand}"
         )
-    from headstart.export.comparison import compare_predictions
-
-    test = read_manifest(root / "stages/split/test.json")
     metric = params.champion_metric
-    comparison = compare_predictions(test, candidate, baseline, metric, params.evaluate.bootstrap, params.seed)
+    comparison = compare_predictions(common, candidate, baseline, metric, params.evaluate.bootstrap, params.seed)
     gain = comparison.gain
     reason = (
         f"{metric} {comparison.candidate:.4f} against {comparison.baseline:.4f} of version {champion} on the same "
-        f"{len(test.images)} test pictures, better by {gain.value:.4f} (95 % interval {gain.low:.4f} to "
+        f"{len(common.images)} test pictures, better by {gain.value:.4f} (95 % interval {gain.low:.4f} to "
         f"{gain.high:.4f}, {'above 0' if comparison.is_better else 'not above 0'})"
     )
     return comparison.is_better, reason

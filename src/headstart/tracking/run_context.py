@@ -40,26 +40,35 @@ def log_context(
         replayed: those of them that no execution for this run made, recorded now.
         environment: of `describe_environment`.
     """
-    run_id, before = run.info.run_id, run.data.tags
-    tags, patch = git_tags(runs.root), git_patch(runs.root)
-    if before.get(DIRTY_TAG) == "true":  # one of the stages before
-        tags[DIRTY_TAG] = "true"
-    done = set(recorded) - {name}
-    tags |= {DATA_TAG: data_md5(runs.root, done)}
+    log_code(runs, run)
+    before, done = run.data.tags, set(recorded) - {name}
+    tags = {DATA_TAG: data_md5(runs.root, done)}
     order = {*before.get(REPLAYED_TAG, "").split(", "), *replayed}
     tags |= {REPLAYED_TAG: ", ".join(stage for stage in PIPELINE_STAGES if stage in order)}
     for key, value in environment.items():
         tag = machine.TAG_PREFIX + key
         tags[tag] = machine.merge_tag(before.get(tag), name, value)
     files = read_pipeline_files(runs.root, done)
-    files |= {PATCH_ARTIFACT: patch} if patch else {}
     figures = [
         figure for stage in PIPELINE_STAGES if stage in recorded for figure in label_figures(stage, runs.folder(stage))
     ]
     files |= {TABLE_ARTIFACT: label_table(figures)} if figures else {}
+    _log(runs, run, tags, files)
+
+
+def log_code(runs: VariantRuns, run: "Run") -> None:
+    """Log the commit and, where the code differs from it, that and the difference."""
+    tags, patch = git_tags(runs.root), git_patch(runs.root)
+    if run.data.tags.get(DIRTY_TAG) == "true":  # one of the stages before
+        tags[DIRTY_TAG] = "true"
+    _log(runs, run, tags, {PATCH_ARTIFACT: patch} if patch else {})
+
+
+def _log(runs: VariantRuns, run: "Run", tags: Mapping[str, str], files: Mapping[str, str]) -> None:
     for tag, value in tags.items():
-        if value and before.get(tag) != value:
-            runs.client.set_tag(run_id, tag, value)
+        if value and run.data.tags.get(tag) != value:
+            runs.client.set_tag(run.info.run_id, tag, value)
     known = [tracking_uri(runs.params.tracking), runs.params.tracking.uri]
     for file, text in files.items():
-        runs.client.log_text(run_id, text if file == TABLE_ARTIFACT else mask_addresses(text, known), file)
+        masked = text if file == TABLE_ARTIFACT else mask_addresses(text, known)
+        runs.client.log_text(run.info.run_id, masked, file)

@@ -22,6 +22,7 @@ Between two stages no process is left to end a run: one that is left RUNNING bec
 `headstart.progress` is the last stage recorded.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -79,8 +80,15 @@ def record_stage(
                 action = "register the export"
                 print(f"MLflow: {registry.register_model(*recorded, params, root)}", file=sys.stderr)
     except Exception as error:  # whatever goes wrong in MLflow, the stage itself has succeeded
-        reason = _one_line(str(error), params) or type(error).__name__
-        print(f"warning: MLflow did not {action}: {reason}", file=sys.stderr)
+        reason = _one_line(_describe_error(error, params), params)
+        print(f"warning: MLflow did not {action}: {reason}{'' if failure else recorded_later(name)}", file=sys.stderr)
+
+
+def recorded_later(name: str) -> str:
+    """The end of a warning that a stage is not recorded: what records it, though DVC does not run it again."""
+    if name == PIPELINE_STAGES[-1]:
+        return "; once that works, `dvc repro -f -s export` records all stages"
+    return "; the stage's own files are complete, and the next stage records them too"
 
 
 def _record_stage(
@@ -97,7 +105,8 @@ def _record_stage(
     digests = {stage: digest for stage, digest in digests.items() if digest and not (failure and stage == name)}
     run = runs.find_resumable_run(name, digests)
     if not run and not failure and (same := runs.find_run_with_results(digests)):
-        runs.refresh_stage(same, name, stage_inputs(name, params, root, digests))
+        if runs.refresh_stage(same, name, stage_inputs(name, params, root, digests)):
+            run_context.log_code(runs, same)
         print(f"MLflow: run {same.info.run_name!r} already holds these results of {name}", file=sys.stderr)
         return runs.client, same
 
@@ -145,6 +154,21 @@ def _set_status(runs: VariantRuns, run: "Run", name: str, failure: StageFailure 
         runs.client.set_terminated(run.info.run_id, "FINISHED")
     else:
         runs.client.update_run(run.info.run_id, status="RUNNING")
+
+
+def _describe_error(error: BaseException, params: Params) -> str:
+    """The error, of a connection without the libraries' words around it; the address first, where one is given."""
+    key = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "tracking.uri"
+    where = f"{key}: {uri}: " if (uri := tracking_uri(params.tracking)) else ""
+    cause: BaseException | None = error
+    while cause is not None:
+        reason = getattr(cause, "reason", None)  # of urllib3's MaxRetryError
+        if isinstance(reason, Exception):
+            return where + (str(reason).partition(": ")[2] or str(reason))
+        if isinstance(original := getattr(cause, "orig", None), Exception):  # of SQLAlchemy's DBAPIError
+            return where + str(original)
+        cause = cause.__cause__ or cause.__context__
+    return where + (str(error) or type(error).__name__)
 
 
 def _one_line(message: str, params: Params) -> str:

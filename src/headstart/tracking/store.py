@@ -95,9 +95,10 @@ def get_experiment_id(client: "MlflowClient", params: TrackingParams, home: Path
                 raise
     if experiment.lifecycle_stage == "deleted":
         number = experiment.experiment_id
+        store = f"MLFLOW_TRACKING_URI={uri} " if (uri := tracking_uri(params)) else ""
         raise UserError(
-            f"the experiment {name!r} is deleted; `mlflow experiments restore --experiment-id {number}`, or give "
-            "tracking.experiment (MLFLOW_EXPERIMENT_NAME where it is set) another name"
+            f"the experiment {name!r} is deleted; `{store}mlflow experiments restore --experiment-id {number}`, or "
+            "give tracking.experiment (MLFLOW_EXPERIMENT_NAME where it is set) another name"
         )
     return str(experiment.experiment_id)
 

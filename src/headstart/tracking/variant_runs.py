@@ -134,26 +134,30 @@ class VariantRuns:
         # The tag is written last: its presence means that the run holds all of the stage.
         self.client.set_tag(run_id, STAGE_TAG_PREFIX + name, digest)
 
-    def refresh_stage(self, run: "Run", name: str, inputs: str) -> None:
+    def refresh_stage(self, run: "Run", name: str, inputs: str) -> bool:
         """Replace the files of a stage whose results a run holds already: its report may be of another template.
 
         Args:
             run: that holds the results.
             name: the stage.
             inputs: hash of what they follow from, which may be other code now.
+
+        Returns:
+            whether something differed.
         """
         from mlflow.entities import Metric
 
         tags, folder = run.data.tags, self.folder(name)
         files = stage_results.artifacts_digest(folder)
         if (tags.get(FILES_TAG_PREFIX + name, ""), tags.get(INPUTS_TAG_PREFIX + name, "")) == (files, inputs):
-            return
+            return False
         points = stage_metrics.summary_points(name, folder)
         # Such as the milliseconds a picture takes, which stand in the model card too.
         metrics = [Metric(p.key, p.value, p.time, p.step) for p in points if run.data.metrics.get(p.key) != p.value]
         if metrics and not (folder / "history.csv").is_file():
             self.client.log_batch(run.info.run_id, metrics=metrics, synchronous=True)
         self._log_files(run.info.run_id, name, inputs)
+        return True
 
     def _log_files(self, run_id: str, name: str, inputs: str) -> None:
         folder = self.folder(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from headstart.base.files import write_json
-from headstart.base.kept_head import KEPT_HEAD, lower_rate
+from headstart.base.kept_head import KEPT_HEAD, LR_FIND, lower_rate
 from headstart.engine.device import Compute, configure_torch
 from headstart.models.file import ModelSpec, read_model_file, save_model_file
 from headstart.models.freeze import block_table, resolve_freeze_depth, table_of_kept_epoch
@@ -81,7 +81,7 @@ def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load
 def not_better_line(section: FineTuneParams, *, can_freeze_more: bool) -> str:
     """The line for a fine-tuning without an epoch of lower val loss than the head-only model's."""
     freeze_more = " or a greater freeze_depth" if can_freeze_more else ""
-    return f"fine-tune: {KEPT_HEAD}; try fine_tune.lr: {lower_rate(section.lr)}{freeze_more}"
+    return f"fine-tune: {KEPT_HEAD}; try fine_tune.lr: {lower_rate(section.lr)}{freeze_more} ({LR_FIND})"
 
 
 def print_blocks(table: list[tuple[str, str, int, str]]) -> None:

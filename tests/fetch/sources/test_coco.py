@@ -186,7 +186,9 @@ def test_corners_in_place_of_sizes_are_told(tmp_path: Path) -> None:
     bboxes = [[1, 2, 10, 20], [30, 20, 60, 38]]
     annotations = [{"id": n, "image_id": 7, "category_id": 0, "bbox": bbox} for n, bbox in enumerate(bboxes)]
     annotated(tmp_path, annotations=annotations)
-    with pytest.raises(UserError, match="annotation 1: 30, 20, 60, 38: the bbox looks like xmin, ymin, xmax, ymax"):
+    with pytest.raises(
+        UserError, match="annotation 1: 30, 20, 60, 38 reaches beyond its picture; all would fit as xmin"
+    ):
         found(tmp_path)
     annotations.append({"id": 3, "image_id": 7, "category_id": 0, "bbox": [20, 20, 10, 10]})  # no corners
     annotated(tmp_path, annotations=annotations)

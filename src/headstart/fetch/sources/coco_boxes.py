@@ -132,6 +132,6 @@ def check_not_corners(pictures: Iterable[tuple[Sequence[SourceBox], tuple[float,
                 beyond = beyond or f"{box.where}: {box.xmin:g}, {box.ymin:g}, {xmax:g}, {ymax:g}"
     if count and count >= total / 10:
         raise UserError(
-            f"{where}: {beyond}: the bbox looks like xmin, ymin, xmax, ymax, as all of them do, and COCO has x, y, "
-            "width, height; export it again"
+            f"{where}: the bbox of {beyond} reaches beyond its picture; all would fit as xmin, ymin, xmax, ymax, and "
+            "COCO has x, y, width, height; export it again"
         )
