@@ -64,7 +64,8 @@ def test_the_report_has_the_settings(project: Project) -> None:
     ):
         assert text in page, text
     assert "mlflow.source.git.commit" in page
-    assert "git checkout &lt;its commit&gt;\ncp &lt;its params.yaml&gt; params.yaml\nmake repro\n" in page
+    assert "git checkout &lt;its commit&gt;\ngit apply &lt;its diff.patch, if it has one&gt;\n" in page
+    assert "\ncp &lt;its params.yaml&gt; &lt;its data.dvc&gt; .\nmake repro\n" in page
     assert str(project.root) not in page, "no path of this machine"
 
 

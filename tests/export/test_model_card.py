@@ -58,7 +58,8 @@ def test_the_cards_of_both_tasks_have_data_training_confusion_matrix_and_speed(
             f"| blue | {counts} |",
             "Duplicates: 0 pictures identical to another one, 0 pairs of near-duplicates",
             "| fine-tune | 2 | ",
-            "\n    git checkout <its commit>\n    cp <its params.yaml> params.yaml\n    make repro\n",
+            "\n    git checkout <its commit>\n    git apply <its diff.patch, if it has one>\n    cp <its params.yaml> ",
+            "\n    cp <its params.yaml> <its data.dvc> .\n    make repro\n",
         ):
             assert text in card, text
         with (root / "stages/evaluate/plots/confusion.csv").open() as file:

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 
+import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
@@ -58,13 +59,17 @@ def test_requests_beyond_the_limit_get_429_and_retry_after() -> None:
         assert client.post("/predict", files=upload(PNG)).status_code == 200
 
 
-def test_a_body_that_does_not_arrive_is_a_timeout() -> None:
+@pytest.mark.parametrize("early", [0.0, 0.04])
+def test_a_body_that_does_not_arrive_is_a_timeout(early: float) -> None:
     content_type = (b"content-type", b"multipart/form-data; boundary=b")
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [content_type]}
     parts = iter([{"type": "http.request", "body": b"--b\r\n", "more_body": True}])
     sent: list[Message] = []
 
     async def receive() -> Message:
+        loop = asyncio.get_running_loop()
+        loop._clock_resolution = early  # type: ignore[attr-defined] # timers fire that early
+        loop.call_later(0.02, lambda: None)  # if the loop runs then
         for part in parts:
             return part
         return await asyncio.Future()  # nothing more arrives

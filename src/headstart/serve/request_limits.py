@@ -95,7 +95,7 @@ class RequestLimiter:
                         message = await receive()
             except TimeoutError:
                 detail = f"the request took more than {limits.timeout_seconds:g} s to arrive"
-                if asyncio.get_running_loop().time() < deadline:
+                if (timeout.when() or deadline) < deadline:  # not by the clock: a timer may fire a moment early
                     detail = "the server ends, and the request has not arrived"
                 raise HTTPException(408, detail) from None
             size += len(message.get("body", b""))
