@@ -4,6 +4,7 @@ Of a well-formed file all boxes come out as they went in. Of a damaged one, each
 rejected, or one line stops the fetch; never fewer boxes, never another exception.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,17 @@ def drawn(step: float = 0.25) -> st.SearchStrategy[Drawn]:
     """Up to three boxes on each picture, one at least, with corners at multiples of `step`."""
     lists = {name: st.lists(_box(name, step), max_size=3, unique=True) for name in SIZES}
     return st.fixed_dictionaries(lists).filter(lambda boxes: any(boxes.values()))
+
+
+# What takes the place of a text or number of a JSON file.
+json_damage = st.sampled_from(["null", "[]", "{}", "NaN", "-1e999", "\x00", "true", ""])
+
+
+def damage_json(path: Path, place: int, damage: str) -> None:
+    """Replace a piece of a JSON file: a text, a number, or what stands between two of them."""
+    cells = re.split(r'(".*?"|[0-9.]+)', path.read_text())
+    cells[place % len(cells)] = damage
+    path.write_text("".join(cells))
 
 
 def assert_all(root: Path, source: Mapping[str, Any], folder: str, expected: Drawn) -> None:
