@@ -23,7 +23,7 @@ repro: $(READY)
 SAMPLE := samples/solar-cells.csv
 TAKE_DATA = if [ ! -e data.dvc ]; then \
 		echo "data.dvc: not there, nor data/; take it back (git checkout data.dvc), or make data/ with your pictures"; exit 2; \
-	elif grep -q 'md5: 17e1a142d7a2ba4cdd4cb976a45f101b.dir' data.dvc; then \
+	elif grep -q 'md5: de792f09a3b37cf08586fe6df505fcde.dir' data.dvc; then \
 		echo "== sample data: $(SAMPLE) becomes data/"; mkdir data && cp $(SAMPLE) data && dvc add data >/dev/null; \
 	else \
 		echo "== data: dvc pull data"; dvc pull data || { \

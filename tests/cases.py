@@ -24,6 +24,7 @@ AUGMENTED = {"class_weights": "balanced", "accumulate": 2, "clip_norm": 0.3, "ba
 UNFREEZE = {"unfreeze": [{"epoch": 0, "depth": -1}, {"epoch": 1, "depth": 3}]}
 CASES: dict[str, tuple[Callable[[Params, Path], None], Params]] = {
     "head": (train_head, tiny.make_params(**CLASSIFY)),
+    "solved": (train_head, tiny.make_params(**EXACT, model={"head": {"kind": "kernel", "features": "blocks"}})),
     "augmented": (fine_tune, tiny.make_params(**CLASSIFY, fine_tune=AUGMENTED | UNFREEZE)),
     "cached": (fine_tune, tiny.make_params(**CLASSIFY, fine_tune={"cache_frozen": True, "sampling": "balanced"})),
     "retinanet": (train_head, tiny.make_detect_params(**BOXES, model={"detector": "retinanet"})),

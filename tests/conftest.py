@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import pytest
@@ -39,6 +40,9 @@ class _Spy:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._section, name)
+        method = getattr(type(self._section), name, None)
+        if isinstance(method, FunctionType) and method.__module__.startswith("headstart."):
+            return MethodType(method, self)  # what it reads is noted too
         if name not in type(self._section).model_fields:
             return value
         if isinstance(value, BaseModel) and not self._prefix:
@@ -67,8 +71,13 @@ def run_spied(root: Path, params: Params) -> Project:
     used: dict[str, set[str]] = {}
     for stage in tiny.STAGES:
         used[stage] = set()
-        tiny.run(root, cast(Params, _Spy(params, "", used[stage])), stage)
+        tiny.run(root, spied(params, used[stage]), stage)
     return Project(root, params, used)
+
+
+def spied(params: Params, seen: set[str]) -> Params:
+    """The same params, which add the keys that are read to `seen`."""
+    return cast(Params, _Spy(params, "", seen))
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def make_test_set(
                 file_name=f"images/{path.name}",
                 width=300,
                 height=200,
-                sha256="0" * 64,
+                sha256=f"{number:064d}",
                 source="made up",
                 label=names[label],
                 license="CC0",

@@ -1,6 +1,7 @@
 """dvc.yaml, the commands, the code and params.yaml must not drift apart."""
 
 import ast
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import yaml
 
 import headstart
-from conftest import Project
+import tiny
+from conftest import Project, spied
 from headstart.tasks import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -68,6 +70,7 @@ def closure(module: str, outside: tuple[str, ...] = OUTSIDE) -> set[str]:
 ONLY_FOR_A_CACHE = {
     "train-head": {"fine_tune.cache_frozen", "fine_tune.freeze_depth", "train.cache_gb"},
     "fine-tune": {"train.cache_gb"},
+    "evaluate": {"train.cache_gb"},
 }
 
 # Not read by the stage: an edit must reach MLflow, and the last stage records the whole pipeline there.
@@ -122,13 +125,13 @@ def test_what_a_stage_imports_lies_under_what_it_lists(stage: str) -> None:
 
 
 def test_the_pipeline_file_lists_wings() -> None:
-    assert sum(len(code_of(stage)) for stage in LISTED) <= 45
+    assert sum(len(code_of(stage)) for stage in LISTED) <= 53
     assert all((ROOT / path).exists() for stage in LISTED for path in code_of(stage))
 
 
 def test_the_walk_finds_imports() -> None:
     assert {"headstart.fetch.sources.folder", "headstart.images.decode"} <= closure("headstart.fetch.stage")
-    assert "headstart.export.comparison" in closure("headstart.export.stage"), "an import inside a function"
+    assert "headstart.export.int8" in closure("headstart.export.stage"), "an import inside a function"
 
 
 @pytest.mark.parametrize("stage", LISTED)
@@ -141,10 +144,23 @@ def test_the_params_listed_are_in_params_yaml(stage: str) -> None:
             value = value[part]
 
 
+@pytest.fixture(scope="module")
+def read_in_folds(project: Project, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """What evaluate reads where it repeats the training in folds."""
+    root, seen = tmp_path_factory.mktemp("folds") / "project", set[str]()
+    shutil.copytree(project.root, root)
+    params = tiny.make_params(evaluate={"folds": 2, "folds_fine_tune": True})
+    tiny.evaluate(spied(params, seen), root)
+    return seen
+
+
 @pytest.mark.parametrize("stage", LISTED)
-def test_the_params_listed_are_those_the_stage_reads(stage: str, project: Project, detect_project: Project) -> None:
+def test_the_params_listed_are_those_the_stage_reads(
+    stage: str, project: Project, detect_project: Project, read_in_folds: set[str]
+) -> None:
     listed = LISTED[stage]["params"]
-    used = (project.used[stage] | detect_project.used[stage]) - ONLY_FOR_A_CACHE.get(stage, set())
+    used = project.used[stage] | detect_project.used[stage] | (read_in_folds if stage == "evaluate" else set())
+    used -= ONLY_FOR_A_CACHE.get(stage, set())
 
     def covers(key: str, read: str) -> bool:
         return read == key or read.startswith(f"{key}.")

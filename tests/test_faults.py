@@ -122,7 +122,7 @@ def full_disk(folder: Path, size: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("stage", "largest_file", "path"),
     [
-        ("split", 2_000, "stages/split/"),
+        ("split", 2_000, ".cache/embeddings/"),
         ("augment", 5_000, "stages/augment/preview.jpg"),
         ("train-head", 5_000, ".cache/embeddings/"),
         ("train-head", 100_000, "stages/train-head/model.safetensors"),

@@ -74,13 +74,13 @@ def test_what_python_and_editors_leave_beside_the_code_makes_no_stage_stale(proj
 
 
 def test_an_edit_runs_what_it_touches_and_its_run_is_complete(project: Project) -> None:
-    project.change(train_head={"lr": 5e-4})
+    project.change(train_head={"weight_decay": 0.02})
     try:
         assert project.repro() == ALL[4:]
         assert len(project.runs()) == 2
         assert all("fetch/pictures" in run and "test/accuracy" in run for run in project.runs())
     finally:
-        project.change(train_head={"lr": 1e-3})
+        project.change(train_head={"weight_decay": "auto"})
     assert project.repro() == []  # DVC has the first variant in its cache
     assert len(project.runs()) == 2
 

@@ -14,6 +14,7 @@ from headstart.base.manifest import SPLITS, Manifest
 from headstart.params.fetch import FetchParams
 from headstart.params.reader import load_params
 from headstart.params.root import Params, SplitParams
+from headstart.params.training import LOOP_OPTIONS
 from mirror import Mirror
 from pictures import encoded, put, table
 from tiny import texture
@@ -22,9 +23,16 @@ from trees import OpenImages, stanford_dogs
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECT = ("solar-modules", "raccoon", "open-images-detector")
 FOR_DETECTORS = {"model.pyramid", "model.class_agnostic_nms", "augment.mosaic"}
-FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling")} | {
-    "train_head.sampling"
+FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling", "keep")} | {
+    "train_head.sampling",
+    "evaluate.confidence",
+    "model.head.features",
+    "evaluate.folds",
+    "evaluate.folds_fine_tune",
+    "evaluate.slices",
 }
+# A head that is solved has no epochs; its kind is linear where there is neither a kernel nor hidden layers.
+OF_EPOCHS = {f"train_head.{key}" for key in LOOP_OPTIONS}
 SMALL: dict[str, object] = {
     "model": {"backbone": tiny.TRUNK, "weights": "none", "image_size": 32},
     "train_head": {"epochs": 2},
@@ -60,7 +68,10 @@ def test_a_recipe_has_every_key(recipe: Path) -> None:
             if isinstance(value, dict) and key not in ("fetch", "downloads"):
                 yield from (f"{key}.{inner}" for inner in keys(value))
 
-    others = FOR_CLASSIFIERS if whole["task"] == "detect" else FOR_DETECTORS
+    others = {"model.head.kind"} | (FOR_CLASSIFIERS if whole["task"] == "detect" else FOR_DETECTORS)
+    if whole["task"] == "classify" and whole["model"]["head"]["kind"] != "mlp":
+        assert not OF_EPOCHS & set(keys(given))
+        others |= OF_EPOCHS
     assert set(keys(given)) | others == set(keys(whole)) | others
     assert set(given["fetch"]) == set(whole["fetch"])
 

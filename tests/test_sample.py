@@ -3,6 +3,9 @@
 import csv
 import importlib.util
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,24 @@ def sample_table(folder: Path) -> Path:
     shutil.copy2(ROOT / "samples/solar-cells.csv", table)
     assert len(table.read_text().splitlines()) == 2625
     return table
+
+
+def test_the_samples_table_is_what_its_script_makes_of_the_package() -> None:
+    """44 inferred modules of about 60 cells, each of one cell type; the confidence is that of the likelier label."""
+    if not importlib.util.find_spec("elpv_dataset"):
+        pytest.skip("the sample's package is missing: pip install -e '.[samples]'")
+    made = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/solar_table.py"], capture_output=True, text=True, check=True
+    )
+    text = (ROOT / "samples/solar-cells.csv").read_text(encoding="utf-8")
+    assert made.stdout == text
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {(row["defect_probability"], row["label"], row["confidence"]) for row in rows} == {
+        ("0", "functional", "1"),
+        ("0.3333", "functional", "0.6667"),
+        ("0.6667", "defective", "0.6667"),
+        ("1", "defective", "1"),
+    }
+    cells = Counter(row["group"] for row in rows)
+    assert Counter(cells.values()) == {60: 27, 59: 14, 58: 1, 72: 1, 48: 1}
+    assert len({(row["group"], row["cell_type"]) for row in rows}) == len(cells) == 44

@@ -1,6 +1,7 @@
 """A whole project that a test can run in seconds: generated pictures, timm's smallest network, untrained."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,13 @@ def manifest(root: Path, stage: str, name: str) -> Manifest:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def copy_export(root: Path, home: Path, unknown_above: float | None, set_thresholds: list[float] | None) -> Path:
+    """`home`/stages, a copy of `root`/stages whose exported classifier answers by these rules; its export folder."""
+    shutil.copytree(root / "stages", home / "stages")
+    path = home / "stages/export/labels.json"
+    labels = read_json(path)
+    labels["unknown"]["threshold"], labels["prediction_sets"]["thresholds"] = unknown_above, set_thresholds
+    path.write_text(json.dumps(labels))
+    return path.parent

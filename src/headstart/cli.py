@@ -226,7 +226,8 @@ def cache(context: typer.Context) -> None:
 @cache_app.command("clear")
 def clear_cache(
     kind: Annotated[
-        list[str] | None, typer.Option(help="Only this: pixels, embeddings, activations or checkpoints.")
+        list[str] | None,
+        typer.Option(help="Only this: pixels, embeddings, activations, cross-validation or checkpoints."),
     ] = None,
 ) -> None:
     """Remove cache entries; stages may run meanwhile, and make again what is missing."""

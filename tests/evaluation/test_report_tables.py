@@ -8,6 +8,7 @@ from headstart.evaluation.report_tables import (
     format_cell,
     format_estimate,
     format_percent,
+    format_with_interval,
     top_confusions_table,
 )
 from headstart.metrics.bootstrap import Estimate
@@ -34,3 +35,8 @@ def test_numbers_as_text() -> None:
     assert format_estimate(Estimate(0.5, 0.4, 0.6), format_percent) == ("50.0\xa0%", "40.0\xa0% to 60.0\xa0%")
     assert format_estimate(Estimate(0.5), format_percent) == ("50.0\xa0%", "")
     assert format_estimate(Estimate(None, absent="no box"), format_percent) == ("–", "no box")
+    assert format_estimate(Estimate(0.5, note="the same model"), format_percent) == ("50.0\xa0%", "the same model")
+    few = Estimate(0.5, 0.4, 0.6, note="only 3 units")
+    assert format_estimate(few, format_percent) == ("50.0\xa0%", "40.0\xa0% to 60.0\xa0%; only 3 units")
+    assert format_with_interval(few, format_percent) == "50.0\xa0% (40.0\xa0% to 60.0\xa0%; only 3 units)"
+    assert format_with_interval(Estimate(None, absent="no box"), format_percent) == "– (no box)"

@@ -1,14 +1,17 @@
 """Which of two models is better: metrics against scikit-learn and pycocotools, and the paired interval."""
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn import metrics
 
 import synthetic_boxes
 from headstart.base.manifest import Image, Manifest, make_categories
-from headstart.export.comparison import common_test_set, compare_predictions
+from headstart.export.comparison import common_test_set, common_units, compare_predictions, metric_value
 from headstart.export.predictor import DetectedBox, ModelPrediction
-from headstart.export.saved_predictions import SavedPredictions, collect_predictions
+from headstart.export.saved_predictions import SavedPredictions, ScoredBoxRow, collect_predictions
 from headstart.metrics.coco_matching import match_detections
 from headstart.params.root import CHAMPION_METRICS
 
@@ -47,36 +50,78 @@ def test_a_classifiers_metrics_are_those_of_scikit_learn() -> None:
     }
     assert set(expected) == set(CHAMPION_METRICS["classify"])
     for metric, value in expected.items():
-        comparison = compare_predictions(test, good, poor, metric, 200, 0)
+        comparison = compare_predictions(test, good, poor, metric, 0.05, 0)
         assert comparison.candidate == pytest.approx(value, abs=1e-5), metric
         difference = abs(comparison.candidate - comparison.baseline)
-        assert comparison.gain.value == pytest.approx(difference), "a lower loss is better too"
-        assert comparison.is_better
-        assert not compare_predictions(test, poor, good, metric, 200, 0).is_better
+        assert comparison.gain == pytest.approx(difference), "a lower loss is better too"
+        assert comparison.is_better(0.001)
+        worse = compare_predictions(test, poor, good, metric, 0.05, 0)
+        assert not worse.is_better(1)
+        assert worse.is_worse(0.001)
+        assert worse.test.p == pytest.approx(comparison.test.p, abs=1e-4)
 
 
-def test_the_interval_is_of_the_paired_difference() -> None:
-    """Both wrong on the same 30 pictures, one of them on 6 more: by the sign test (6 of 6) no chance, p = 0.03."""
+def wrong_on(test: Manifest, numbers: Sequence[int]) -> SavedPredictions:
+    """Certain of the label on every picture, but on these of another one."""
+    probabilities = {image.sha256: one_hot(LABELS[(n % 3 + (n in numbers)) % 3]) for n, image in enumerate(test.images)}
+    return SavedPredictions(test_set="a", labels=tuple(LABELS), probabilities=probabilities)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "roc_auc", "log_loss"])
+def test_four_to_none_is_no_better(metric: str) -> None:
+    """Both wrong on the same 30 pictures, one of them on 4 or 8 more."""
     test = make_test()
-
-    def wrong_on(count: int) -> SavedPredictions:
-        probabilities = {
-            image.sha256: (1.0, 0.0, 0.0) if n < count else one_hot(image) for n, image in enumerate(test.images)
-        }
-        return SavedPredictions(test_set="a", labels=tuple(LABELS), probabilities=probabilities)
-
-    candidate, baseline = wrong_on(30), wrong_on(36)
-    comparison = compare_predictions(test, candidate, baseline, "accuracy", 2000, 0)
-    assert comparison.gain.value == pytest.approx(4 / 60), "of the six, two are blue"
-    assert comparison.is_better
-    assert comparison.gain.high == pytest.approx(4 / 60 + 1.96 * np.sqrt(4 / 60 * 56 / 60 / 60), abs=0.02)
-    with_itself = compare_predictions(test, candidate, candidate, "accuracy", 200, 0)
-    gain = with_itself.gain
-    assert (gain.low, gain.value, gain.high, with_itself.is_better) == (0, 0, 0, False)
+    candidate = wrong_on(test, range(30))
+    for more, p in ((4, 0.125), (8, 1 / 128)):
+        comparison = compare_predictions(test, candidate, wrong_on(test, range(30 + more)), metric, 0.05, 0)
+        assert comparison.gain > 0
+        assert comparison.test.p == pytest.approx(p)
+        assert comparison.is_better(0.05) == (more == 8)
+        if metric == "accuracy":
+            assert (comparison.counts, comparison.test.method) == ((more, 0), "McNemar's exact test")
+            assert comparison.gain == pytest.approx(more / 60)
 
 
-def one_hot(image: Image) -> tuple[float, ...]:
-    return tuple(float(label == image.label) for label in LABELS)
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "roc_auc", "log_loss"])
+@pytest.mark.parametrize("where", ["manifest", "file"])
+def test_pictures_of_a_unit_are_one_observation(metric: str, where: str) -> None:
+    """8 to 0, and the eight are of three units: 3 to 0."""
+    test = make_test()
+    candidate, baseline = wrong_on(test, range(30)), wrong_on(test, range(38))
+    units = {image.sha256: f"unit {n // 4}" for n, image in enumerate(test.images) if 30 <= n + 2 < 40}
+    if where == "manifest":
+        images = [image.model_copy(update={"unit": units.get(image.sha256)}) for image in test.images]
+        test = test.model_copy(update={"images": tuple(images)})
+    else:
+        baseline = baseline.model_copy(update={"units": units})
+    assert len(np.unique(common_units(test.images, candidate, baseline))) == 60 - 10 + 3
+    # The units of 28 to 31 (of which both models have 28 and 29 wrong), 32 to 35, 36 and 37.
+    comparison = compare_predictions(test, candidate, baseline, metric, 0.05, 0)
+    assert comparison.test.p == pytest.approx(0.25)
+    assert comparison.counts in (None, (8, 0))
+
+
+def test_units_of_either_file_are_joined() -> None:
+    test = make_test(6)
+    keys = [image.sha256 for image in test.images]
+    one = wrong_on(test, ()).model_copy(update={"units": {keys[0]: "a", keys[1]: "a", keys[4]: "b"}})
+    other = wrong_on(test, ()).model_copy(update={"units": {keys[1]: "x", keys[2]: "x", keys[4]: "y", keys[5]: "y"}})
+    numbers = common_units(test.images, one, other).tolist()
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert numbers[4] == numbers[5]
+    assert len(set(numbers)) == 3
+
+
+def test_a_model_is_not_better_than_itself() -> None:
+    test = make_test()
+    model = random_predictions(test, 1, 0.3)
+    for metric in CHAMPION_METRICS["classify"]:
+        comparison = compare_predictions(test, model, model, metric, 0.05, 0)
+        assert (comparison.gain, comparison.test.p, comparison.is_better(1)) == (0, 1, False)
+
+
+def one_hot(name: str) -> tuple[float, ...]:
+    return tuple(float(label == name) for label in LABELS)
 
 
 def test_labels_in_another_order_are_the_same_predictions() -> None:
@@ -87,8 +132,9 @@ def test_labels_in_another_order_are_the_same_predictions() -> None:
         labels=predictions.labels[::-1],
         probabilities={key: row[::-1] for key, row in predictions.probabilities.items()},
     )
-    comparison = compare_predictions(test, predictions, reversed_labels, "accuracy", 100, 0)
-    assert (comparison.candidate, comparison.gain.low, comparison.gain.high) == (comparison.baseline, 0, 0)
+    for metric in CHAMPION_METRICS["classify"]:
+        comparison = compare_predictions(test, predictions, reversed_labels, metric, 0.05, 0)
+        assert (comparison.candidate, comparison.gain, comparison.test.p) == (comparison.baseline, 0, 1)
 
 
 def test_a_detectors_metrics_are_those_of_pycocotools() -> None:
@@ -108,9 +154,45 @@ def test_a_detectors_metrics_are_those_of_pycocotools() -> None:
     ]
     stats = match_detections(test, synthetic_boxes.make_detections(*rows)).stats
     for name, value in zip(("AP", "AP50", "AP75"), stats, strict=False):
-        comparison = compare_predictions(test, good, none, name, 100, 0)
+        comparison = compare_predictions(test, good, none, name, 0.05, 0)
         assert comparison.candidate == pytest.approx(value)
-        assert (comparison.baseline, comparison.is_better) == (0, True)
+        assert comparison.baseline == 0
+        assert comparison.test.p < 0.001
+        assert comparison.is_better(0.001)
+        assert compare_predictions(test, none, good, name, 0.05, 0).is_worse(0.001)
+        assert compare_predictions(test, good, good, name, 0.05, 0).test.p == 1
+
+
+def test_a_detectors_test_is_that_of_all_exchanges_of_pictures() -> None:
+    """AP50 of every mixture of two models on six pictures, by pycocotools itself."""
+    test = synthetic_boxes.random_boxes(5, 6)
+    labels = test.labels()
+
+    def boxes_of(moved: Sequence[int]) -> SavedPredictions:
+        rows: dict[int, list[DetectedBox]] = {image.id: [] for image in test.images}
+        for number, annotation in enumerate(test.annotations):
+            x, y, width, height = annotation.bbox
+            x += width if annotation.image_id in moved else 0
+            box = DetectedBox(labels[annotation.category_id - 1], 0.9 - number / 100, (x, y, x + width, y + height))
+            rows[annotation.image_id].append(box)
+        return collect_predictions(test, labels, [ModelPrediction({}, tuple(rows[i.id])) for i in test.images])
+
+    ids = [image.id for image in test.images]
+    good, poor = boxes_of(ids[:1]), boxes_of(ids[2:])
+
+    def ap50(rows: dict[str, tuple[ScoredBoxRow, ...]]) -> float:
+        return metric_value(test, good.model_copy(update={"boxes": rows}), "AP50")
+
+    differences = []
+    for swaps in itertools.product((False, True), repeat=6):
+        keys = {image.sha256: swap for image, swap in zip(test.images, swaps, strict=True)}
+        mixed = {key: (poor if swap else good).boxes[key] for key, swap in keys.items()}
+        rest = {key: (good if swap else poor).boxes[key] for key, swap in keys.items()}
+        differences.append(ap50(mixed) - ap50(rest))
+    expected = float(np.mean([abs(value) >= abs(differences[0]) - 1e-9 for value in differences]))
+    comparison = compare_predictions(test, good, poor, "AP50", 0.05, 0)
+    assert comparison.gain == pytest.approx(differences[0])
+    assert (comparison.test.p, comparison.test.method) == (expected, "exact permutation test over units")
 
 
 def test_the_common_test_set_is_what_neither_model_has_learned_from() -> None:

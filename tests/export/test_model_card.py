@@ -1,5 +1,6 @@
 """model_card.md of both tasks."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 import tiny
 from conftest import Project
+from headstart.base.kept_head import kept_head_sentence
 from headstart.base.manifest import read_manifest, write_manifest
 from tiny import export
 
@@ -17,9 +19,52 @@ def read_card(root: Path) -> str:
 
 def test_a_classifiers_card_has_its_metrics(project: Project) -> None:
     card = read_card(project.root)
-    accuracy = tiny.read_json(project.root / "stages/evaluate/metrics.json")["test"]["accuracy"]
-    for text in ("blue, red", tiny.TRUNK, f"| {accuracy:.3f} (95 % interval", "folder:data (24)", "6 pictures)"):
+    metrics = tiny.read_json(project.root / "stages/evaluate/metrics.json")
+    test, of_blue = metrics["test"], metrics["test"]["per_class"]["blue"]
+
+    def figure(values: dict[str, float], key: str) -> str:
+        """With its interval, and with the note where one says that it may not hold."""
+        note = f"; {values[f'{key}_note']}" if f"{key}_note" in values else ""
+        return f"{values[key]:.3f} ({values[f'{key}_low']:.3f} to {values[f'{key}_high']:.3f}{note})"
+
+    for text in (
+        "blue, red",
+        tiny.TRUNK,
+        f"| test accuracy | {figure(test, 'accuracy')}, 6 pictures |\n",
+        f"| head only, backbone frozen | test accuracy {figure(metrics['head_only'], 'accuracy')} |\n",
+        f"log loss {figure(test, 'log_loss')}, Brier score {figure(test, 'brier_score')}, after temperature ",
+        f"| {test['ece_calibrated']:.3f}; so many pictures of a perfectly calibrated model would show ",
+        f" | {figure(of_blue, 'recall')} | ",
+        "Brackets hold 95 % intervals: what this one model would show on other test pictures of the same kind.\n",
+        "folder:data (24)",
+    ):
         assert text in card, text
+    assert "only 6 units" in card
+    assert ("cross-validated" in card) == ("cv" in metrics)
+
+
+def test_the_cards_first_figure_is_the_cross_validated_one_where_there_is_one(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(project.root, root)
+    path = root / "stages/evaluate/metrics.json"
+    metrics = tiny.read_json(path)
+    metrics["test"] |= {"units": 3, "accuracy": 1.0, "accuracy_low": 0.6, "accuracy_high": 1.0}
+    red = {key: value for key, value in metrics["test"]["per_class"]["red"].items() if "precision" not in key}
+    metrics["test"]["per_class"]["red"] = red | {"precision_absent": "never predicted"}
+    cv = {"accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.875, "pictures": 24, "folds": 5, "model": "head"}
+    path.write_text(json.dumps(metrics | {"cv": cv}))
+    monkeypatch.setattr("headstart.export.onnx_classifier.write_onnx", lambda *_, **__: None)
+    export(tiny.make_params(), root)
+    card = read_card(root)
+    first, second = (
+        card.index(text) for text in ("| cross-validated accuracy | 0.750 (0.500 to 0.875), 24 ", "| test acc")
+    )
+    assert first < second
+    assert "each predicted once by a model of 5 (the head alone) that did not see it" in card
+    assert "drawn in units (groups and near-duplicates), of which there are 3.\n" in card
+    assert "| red | none (never predicted) | " in card
 
 
 def test_a_detectors_card_names_network_and_labels(detect_project: Project) -> None:
@@ -56,7 +101,8 @@ def test_the_cards_of_both_tasks_have_data_training_confusion_matrix_and_speed(
             f"| speed | {speed['milliseconds']} ms a picture, {speed['pictures_per_second']} pictures a second",
             f"{len(frozen)} of its 6 blocks (conv_stem to {frozen[-1]['name']}, ",
             f"| blue | {counts} |",
-            "Duplicates: 0 pictures identical to another one, 0 pairs of near-duplicates",
+            f"Duplicates: {split['identical_pictures']} pictures identical to another one, "
+            f"{split['near_duplicate_pairs']} pairs of near-duplicates",
             "| fine-tune | 2 | ",
             "\n    git checkout <its commit>\n    git apply <its diff.patch, if it has one>\n    cp <its params.yaml> ",
             "\n    cp <its params.yaml> <its data.dvc> .\n    make repro\n",
@@ -76,7 +122,11 @@ def test_a_kept_head_is_said_at_the_top_and_nowhere_else(project: Project, detec
         best = tiny.read_json(root / "stages/fine-tune/metrics.json")["best_epoch"]
         kept[best == 0] = card
         third_line = card.split("\n")[4]
-        assert (third_line == f"**{metrics.get('kept_head', {}).get('note')}**") == (best == 0)
+        lr, fine_tuned = (
+            metrics.get("kept_head", {}).get("lr", 0.0),
+            tiny.read_json(root / "stages/fine-tune/metrics.json"),
+        )
+        assert (third_line == f"**{kept_head_sentence(lr, fine_tuned)}**") == (lr > 0) == (best == 0)
     assert kept[True].count("No epoch of fine-tuning beat the head alone; the head-only model was kept") == 1
     assert "No epoch of fine-tuning" not in kept[False]
 

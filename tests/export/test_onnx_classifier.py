@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -17,10 +18,15 @@ from headstart.engine.device import Compute
 from headstart.engine.inference import run_inference
 from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import load_pixels, read_pixels
+from headstart.export.labels_json import rules_json
 from headstart.export.onnx_classifier import check_classifier_parity
 from headstart.export.predictor import ClassifierOutput, Predictor
+from headstart.export.quantize import find_float_nodes
+from headstart.metrics.conformal import PredictionSets
 from headstart.models import classifier
+from headstart.models.answer_rules import AnswerRules, read_answer_rules
 from headstart.models.backbone import create_backbone
+from headstart.models.block_features import BlockFeatures
 from headstart.models.file import read_model_file
 from headstart.params.root import ExportParams
 from tiny import export
@@ -119,12 +125,15 @@ def test_another_predicted_label_fails(root: Path, monkeypatch: pytest.MonkeyPat
     assert not (root / "stages/export/model.onnx").exists()
 
 
-def parity_of(root: Path, outputs: list[list[float]], expected: list[list[float]], tolerance: float = 1e-3) -> Any:
+def parity_of(
+    root: Path, outputs: list[list[float]], expected: list[list[float]], tolerance: float = 1e-3, strange: float = 0.0
+) -> Any:
     logits = np.array(outputs, np.float32)
+    strangeness = np.full((len(expected), 1), 0.5)
     return check_classifier_parity(
         root / "stages/export",
-        ClassifierOutput(logits, logits),
-        np.array(expected, np.float32),
+        ClassifierOutput(logits, logits, np.full(len(outputs), 0.5 + strange, np.float32)),
+        np.concatenate([expected, strangeness], axis=1).astype(np.float32),
         ExportParams(tolerance=tolerance),
     )
 
@@ -138,6 +147,70 @@ def test_two_labels_that_tie_are_no_failure(root: Path) -> None:
     assert parity_of(root, [[2.0]], [[2.0]])["same_label"] == 1, "a single label"
 
 
+def test_another_strangeness_fails(root: Path) -> None:
+    parity = parity_of(root, [[0, 3]], [[0, 3]], strange=5e-4)
+    assert parity["largest_strangeness_difference"] == pytest.approx(5e-4, rel=1e-2)
+    with pytest.raises(
+        UserError, match=r"export\.tolerance: 0\.001: the ONNX model differs by 0\.002 in the strangeness"
+    ):
+        parity_of(root, [[0, 3]], [[0, 3]], strange=2e-3)
+    assert not (root / "stages/export/model.onnx").exists()
+
+
+def test_strangeness_is_in_the_graph_and_that_of_the_evaluation(project: Project) -> None:
+    """The bank's own arithmetic on features of plain timm, and the file's on the same pictures."""
+    tensors, spec = read_model_file(project.root / "stages/fine-tune/model.safetensors")
+    rules = read_answer_rules(project.root / "stages/evaluate/unknown.safetensors")
+    network = classifier.build(tensors, spec)
+    test = tiny.manifest(project.root, "split", "test").images
+    pixels = load_pixels(test, project.root, spec.input, "decode")
+    pooled = run_inference(BlockFeatures(network.trunk, rules.plan.levels), pixels, spec.input, CPU).double().numpy()
+    features = np.concatenate([pooled[:, start:stop] for start, stop in rules.plan.parts], axis=1)
+    for batch in (1, 4):
+        output = Predictor(project.root / "stages/export").classifier_output(pixels[:batch])
+        assert output.strangeness.shape == (batch,)
+        np.testing.assert_allclose(output.strangeness, rules.bank.strangeness(features[:batch]), atol=1e-4)
+    parity = tiny.read_json(project.root / "stages/export/parity.json")
+    assert 0 <= parity["largest_strangeness_difference"] < 1e-4
+
+
+def test_int8_leaves_the_strangeness_in_float(project: Project) -> None:
+    """What it is computed from and the logits are not: no matrix product, and no node that is quantized."""
+    graph = onnx.load(project.root / "stages/export/model.onnx").graph
+    producer = {name: node for node in graph.node for name in node.output}
+
+    def behind(output: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [output]
+        while waiting:
+            node = producer.get(waiting.pop())
+            if node is not None and node.name not in found:
+                found.add(node.name)
+                waiting += node.input
+        return found
+
+    own = behind("strangeness") - behind("logits")
+    assert own
+    assert own <= set(find_float_nodes(graph))
+
+
+def test_labels_json_has_the_rules(project: Project) -> None:
+    """Six validation pictures give no threshold, which is null then; sets that hold all labels are null too."""
+    written = tiny.read_json(project.root / "stages/export/labels.json")
+    assert written["unknown"] == {
+        "threshold": None,
+        "method": "distance to the 5th nearest training picture",
+        "kept": 0.95,
+    }
+    rules = read_answer_rules(project.root / "stages/evaluate/unknown.safetensors")
+    expected = rules.sets.thresholds.tolist() if rules.sets.thresholds.any() else None
+    assert written["prediction_sets"] == {"confidence": 0.9, "thresholds": expected, "method": "LAC, by label"}
+    for thresholds, shown in (([0.25, 0.0], [0.25, 0.0]), ([0.0, 0.0], None)):
+        other = rules_json(AnswerRules(rules.bank, rules.plan, 0.5, PredictionSets(0.8, np.array(thresholds))))
+        assert other["unknown"] == written["unknown"] | {"threshold": 0.5}
+        assert other["prediction_sets"] == {"confidence": 0.8, "thresholds": shown, "method": "LAC, by label"}
+
+
 def test_labels_far_apart_are_no_tie_however_large_the_tolerance(root: Path) -> None:
     with pytest.raises(UserError, match="agrees on 0 of 1 labels"):
         parity_of(root, [[1.0, 1.03]], [[1.03, 1.0]], tolerance=1)
@@ -148,9 +221,9 @@ def test_a_logit_that_is_nan_fails(root: Path, monkeypatch: pytest.MonkeyPatch) 
     output = Predictor.classifier_output
 
     def broken(self: Predictor, pixels: Pixels) -> ClassifierOutput:
-        logits, probabilities = output(self, pixels)
+        logits, *others = output(self, pixels)
         # The predicted label stays: NaN counts as the largest.
-        return ClassifierOutput(np.where(logits == logits.max(1, keepdims=True), np.nan, logits), probabilities)
+        return ClassifierOutput(np.where(logits == logits.max(1, keepdims=True), np.nan, logits), *others)
 
     monkeypatch.setattr(Predictor, "classifier_output", broken)
     with pytest.raises(UserError, match="differs by nan in a logit and agrees on 6 of 6"):

@@ -14,7 +14,10 @@ from headstart.export.onnx_file import clear_metadata
 
 @pytest.mark.parametrize(
     ("task", "size", "outputs"),
-    [("project", 32, ["logits", "probabilities"]), ("detect_project", 96, ["boxes", "scores", "labels"])],
+    [
+        ("project", 32, ["logits", "probabilities", "strangeness"]),
+        ("detect_project", 96, ["boxes", "scores", "labels"]),
+    ],
 )
 def test_the_file_takes_pixels_in_batches_of_any_size(
     task: str, size: int, outputs: list[str], request: pytest.FixtureRequest

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import tiny
 from conftest import Project
 from headstart.base.errors import UserError
 from headstart.cli import app
-from headstart.export.prediction_files import find_images, save_images_with_boxes, to_text
+from headstart.export.prediction_files import find_images, save_images_with_boxes, to_json_row, to_text
 from headstart.export.predictor import DetectedBox, FilePrediction
 from headstart.fetch.sources import paths as fetch_paths
 from pictures import encoded
@@ -87,9 +88,12 @@ def test_one_line_a_picture_for_people(project: Project) -> None:
     assert len(lines) == 12
     path, _, prediction = lines[0].rpartition(": ")
     assert path == str(project.root / "data/red/00.png")
-    label, probability = prediction.split()
-    assert label in ("blue", "red")
-    assert 0.5 <= float(probability) <= 1
+    probability = r"(0\.[5-9]\d\d|1\.000)"
+    one, two = (
+        rf"(blue|red) {probability}",
+        rf"(blue|red) or (blue|red) \((blue|red) {probability}, (blue|red) 0\.\d\d\d\)",
+    )
+    assert re.fullmatch(f"{one}|{two}", prediction)
 
 
 def test_json_for_programs(project: Project) -> None:
@@ -98,7 +102,12 @@ def test_json_for_programs(project: Project) -> None:
     rows = json.loads(done.output)
     assert [Path(row["image"]).name for row in rows][:3] == ["00.png", "00.png", "01.png"]
     for row in rows:
-        assert set(row) == {"image", "label", "probabilities", "error"}
+        assert set(row) == {
+            *("image", "label", "probabilities", "answer", "labels_in_set", "unknown", "strangeness", "error")
+        }
+        assert row["label"] == row["labels_in_set"][0]
+        assert row["answer"] == " or ".join(row["labels_in_set"])
+        assert row["unknown"] is False
         assert sum(row["probabilities"].values()) == pytest.approx(1)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
         assert row["error"] == ""
@@ -233,3 +242,28 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="a file of that name is there; name a folder"):
         save_images_with_boxes([], tmp_path / "out")
+
+
+# --- none of these, or one of two ---
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown", "expected"),
+    [
+        (("cat",), False, "cat 0.400"),
+        (("cat", "dog"), False, "cat or dog (cat 0.400, dog 0.300)"),
+        (("cat", "dog", "owl"), False, "cat, dog or owl (cat 0.400, dog 0.300, owl 0.200)"),
+        (("cat", "dog", "owl", "emu"), False, "one of 4 labels (cat 0.400, dog 0.300, owl 0.200, …)"),
+        (("cat", "dog"), True, "none of these (nearest: cat 0.400)"),
+    ],
+)
+def test_answers_as_text(labels: tuple[str, ...], unknown: bool, expected: str) -> None:
+    probabilities = {"owl": 0.2, "cat": 0.4, "emu": 0.1, "dog": 0.3}
+    prediction = FilePrediction(
+        probabilities, strangeness=0.8, unknown=unknown, labels_in_set=labels, path=Path("a.png")
+    )
+    assert to_text(prediction) == expected
+    row = to_json_row(prediction)
+    assert (row["label"], row["labels_in_set"], row["unknown"]) == ("cat", list(labels), unknown)
+    assert expected.startswith(row["answer"])
+    assert row["strangeness"] == 0.8

@@ -32,9 +32,64 @@ def model(project: Project) -> Predictor:
 def test_a_test_picture(project: Project, model: Predictor) -> None:
     path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
     (prediction,) = model.predict_files([path])
-    blue, red = model.classifier_output(read_pixels(path, model.input)[None]).probabilities[0]
-    assert prediction == FilePrediction({"blue": float(blue), "red": float(red)}, path=path)
-    assert prediction.label == ("blue" if blue > red else "red")
+    output = model.classifier_output(read_pixels(path, model.input)[None])
+    blue, red = output.probabilities[0]
+    assert prediction == FilePrediction(
+        {"blue": float(blue), "red": float(red)},
+        strangeness=float(output.strangeness[0]),
+        labels_in_set=prediction.labels_in_set,
+        path=path,
+    )
+    assert prediction.label == prediction.labels_in_set[0] == ("blue" if blue > red else "red")
+    thresholds = model.set_thresholds or [1, 1]
+    assert set(prediction.labels_in_set) == {
+        label
+        for label, probability, threshold in zip(model.labels, (blue, red), thresholds, strict=True)
+        if probability >= threshold or label == prediction.label
+    }
+
+
+def test_a_picture_may_be_none_of_the_labels_or_one_of_two(project: Project, model: Predictor, tmp_path: Path) -> None:
+    path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
+    (plain,) = model.predict_files([path])
+    likeliest, other = sorted(plain.probabilities, key=lambda label: -plain.probabilities[label])
+    assert plain.strangeness is not None
+
+    def under_rules(name: str, unknown_above: float, thresholds: list[float]) -> Predictor:
+        return Predictor(tiny.copy_export(project.root, tmp_path / name, unknown_above, thresholds))
+
+    low = {label: plain.probabilities[label] for label in ("blue", "red")}
+    (both,) = under_rules("both", plain.strangeness + 1e-4, list(low.values())).predict_files([path])
+    assert both.labels_in_set == (likeliest, other)
+    assert (both.unknown, both.answer) == (False, f"{likeliest} or {other}")
+    high = {likeliest: 1.0, other: low[other] + 1e-4}
+    thresholds = [high["blue"], high["red"]]
+    (none,) = under_rules("none", plain.strangeness - 1e-4, thresholds).predict_files([path])
+    assert none.labels_in_set == (likeliest,), "the most probable one is always in the set"
+    assert (none.unknown, none.answer, none.label) == (True, "none of these", likeliest)
+    assert both.probabilities == none.probabilities == plain.probabilities
+
+
+def test_a_model_of_an_older_version_names_its_most_probable_label(project: Project, tmp_path: Path) -> None:
+    """Two outputs, and no rules in labels.json."""
+    import onnx
+
+    folder = tmp_path / "export"
+    shutil.copytree(project.root / "stages/export", folder)
+    labels = tiny.read_json(folder / "labels.json")
+    del labels["unknown"], labels["prediction_sets"]
+    (folder / "labels.json").write_text(json.dumps(labels))
+    older = onnx.load(folder / "model.onnx")
+    older.graph.output.remove(next(output for output in older.graph.output if output.name == "strangeness"))
+    onnx.save(older, folder / "model.onnx")
+    path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
+    (old,), (new,) = (
+        Predictor(folder).predict_files([path]),
+        Predictor(project.root / "stages/export").predict_files([path]),
+    )
+    assert (old.strangeness, old.unknown, old.labels_in_set) == (None, False, (new.label,))
+    assert old.probabilities == pytest.approx(new.probabilities, abs=1e-6)
+    assert old.answer == old.label == new.label
 
 
 @pytest.mark.parametrize("orientation", TURNS)

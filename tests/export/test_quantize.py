@@ -44,3 +44,16 @@ def test_of_two_stages_the_proposals_too() -> None:
         ("Add", "proposals changes", "boxes"),
     )
     assert find_float_nodes(network) == ["offsets", "proposals", "boxes"]
+
+
+def test_strangeness_and_what_leads_from_the_features_to_it_stay_in_float() -> None:
+    network = graph(
+        ("Conv", "pixels w1", "map"),
+        ("GlobalAveragePool", "map", "features"),
+        ("Mul", "features features", "squares"),
+        ("Div", "features squares", "normalized"),
+        ("MatMul", "normalized whole.network.strangeness.components", "projected"),
+        ("Mul", "projected projected", "distance"),
+        ("Gemm", "features w2", "logits"),
+    )
+    assert find_float_nodes(network) == ["squares", "normalized", "projected", "distance"]

@@ -18,7 +18,8 @@ from headstart.engine.device import Compute
 from headstart.engine.inference import INFERENCE_BATCH
 from headstart.engine.input_spec import InputSpec
 from headstart.engine.pixels import PIXEL_MODULES
-from headstart.features.embeddings import ROW_CODE, FrozenBackbone, compute_activations, compute_embeddings
+from headstart.features.embeddings import compute_activations, compute_embeddings
+from headstart.features.frozen_backbone import ROW_CODE, FrozenBackbone
 from headstart.models.backbone import create_backbone
 from test_dvc import closure, file_of
 

@@ -5,10 +5,7 @@ import pytest
 from scipy import stats
 
 from headstart.metrics import bootstrap
-from headstart.metrics.bootstrap import resample_weights
-from headstart.metrics.calibration import calibrate_logits
-from headstart.metrics.classification import compute_metrics
-from synthetic_logits import NAMES, make_logits
+from headstart.metrics.bootstrap import bootstrap_estimate, resample_weights
 
 
 def test_resamples_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,9 +17,10 @@ def test_resamples_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch: py
     assert (whole.sum(axis=1) == 30).all()
 
 
-def test_interval_of_accuracy_is_scipys() -> None:
-    found = calibrate_logits(make_logits(300, 3, seed=6))
-    ours = compute_metrics(found, NAMES[3], 4000, 0).accuracy
-    theirs = stats.bootstrap((found.correct,), np.mean, n_resamples=4000, method="percentile", rng=1)
-    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.007)
-    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.007)
+def test_the_percentile_interval_is_scipys() -> None:
+    values = np.random.default_rng(6).random(300)
+    samples = np.concatenate([weights @ values / 300 for weights in resample_weights(300, 4000, seed=0)])
+    ours = bootstrap_estimate(values.mean(), samples)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1)
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.003)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.003)

@@ -23,8 +23,23 @@ def test_temperature_is_the_least_loss_by_brute_force() -> None:
     assert fit_temperature(logits.val, logits.val_labels) == pytest.approx(grid[loss.mean(axis=1).argmin()], rel=5e-3)
 
 
-def test_without_a_wrong_prediction_the_temperature_stays_1() -> None:
+def test_without_a_wrong_prediction_an_unsure_model_is_made_surer() -> None:
+    """40 of 40 right at 80 %: Platt's target is 41 / 42, which softmax reaches at log(4) / T = log(41)."""
+    logits = np.where(np.eye(2)[np.arange(40) % 2] == 1, np.log(4), 0)
+    assert fit_temperature(logits, np.arange(40) % 2) == pytest.approx(np.log(4) / np.log(41), rel=1e-4)
+
+
+def test_without_a_wrong_prediction_a_sure_model_is_left_as_it_is() -> None:
+    """3 of 3 right at 98.7 %: no reason for Platt's 4 / 5."""
     assert fit_temperature(np.eye(3) * 5, np.arange(3)) == 1
+
+
+def test_one_wrong_prediction_is_no_other_case_than_many() -> None:
+    """The plain likelihood: smoothing would add to what the wrong prediction says."""
+    logits = np.where(np.eye(2)[np.arange(40) % 2] == 1, np.log(4), 0)
+    labels = np.arange(40) % 2
+    labels[0] = 1
+    assert fit_temperature(logits, labels) == pytest.approx(np.log(4) / np.log(39), rel=1e-4)
 
 
 def test_a_model_that_is_always_wrong_keeps_the_temperature_in_bounds() -> None:

@@ -10,6 +10,7 @@ from headstart.engine.input_spec import InputSpec
 from headstart.models import classifier
 from headstart.models.backbone import create_backbone
 from headstart.models.file import ModelSpec
+from headstart.models.kernel_features import KernelFeatures
 from headstart.params.root import HeadParams
 from headstart.params.training import TrainingStageParams
 
@@ -111,3 +112,40 @@ def test_validation_metrics() -> None:
     losses = torch.stack([classifier.loss(logits[[n]], targets[[n]], None, 0) for n in range(4)])
     assert weighted["val_loss"] == pytest.approx((3 * losses[0] + losses[1:].sum()).item() / 6)
     assert weighted["val_accuracy"] == 0.75
+
+
+def test_soft_targets_spread_what_the_annotator_is_not_sure_of() -> None:
+    sure, unsure = image("a"), image("b").model_copy(update={"confidence": 0.6})
+    targets = classifier.soft_targets([sure, unsure], ["a", "b", "c"])
+    assert targets.tolist() == [[1, 0, 0], pytest.approx([0.2, 0.6, 0.2])]
+    smooth = classifier.soft_targets([sure, unsure], ["a", "b", "c"], 0.3)
+    assert smooth[0].tolist() == pytest.approx([0.8, 0.1, 0.1])
+    assert smooth[1].tolist() == pytest.approx([0.24, 0.52, 0.24])
+    assert classifier.soft_targets([unsure], ["b"]).tolist() == [[1]]
+    assert classifier.training_targets([sure], ["a", "b"]).tolist() == [0]
+    learned = classifier.training_targets([sure, unsure], ["a", "b"])
+    torch.testing.assert_close(learned, torch.tensor([[1, 0], [0.4, 0.6]]))
+
+
+def test_a_head_on_blocks_and_a_kernel_head_are_built_from_their_spec() -> None:
+    kernel = KernelFeatures(592, 5, 7, 4)
+    for name in ("projection", "offset", "landmarks", "whitening"):
+        torch.nn.init.normal_(kernel.get_buffer(name), std=0.1)
+    params = HeadParams(kind="kernel", features="blocks")
+    head = classifier.create_head(592, 3, params, kernel)
+    spec = ModelSpec(
+        task="classify",
+        backbone=tiny.TRUNK,
+        labels=("a", "b", "c"),
+        features=592,
+        head=params,
+        levels=("blocks.1.0", "blocks.2.0", "blocks.3.0", "blocks.4.0"),
+        input=InputSpec(size=32, resize="crop", interpolation="bicubic", crop=1, mean=(0, 0, 0), std=(1, 1, 1)),
+    )
+    original = classifier.Classifier(create_backbone(tiny.TRUNK), head, spec.levels).eval()
+    built = classifier.build(original.state_dict(), spec)
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(built(pictures), original(pictures))
+        assert torch.equal(built(pictures), head(built.embed(pictures)))
+        torch.testing.assert_close(built.embed(pictures)[:, :256], built.trunk(pictures))

@@ -24,7 +24,7 @@ def loaded(folder: Path, fetch: dict[str, Any]) -> SourceParams:
 def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
     sources: list[dict[str, Any]] = [
         {"folder": "data/hike", "split": "test"},
-        {"table": "data/shoes.csv", "min_side": 64, "group_by": "camera"},
+        {"table": "data/shoes.csv", "min_side": 64, "group_by": "camera", "confidence": "sure"},
         {
             "open_images": {
                 "classes": ["Alpaca"],
@@ -72,6 +72,10 @@ def test_every_kind_as_the_design_writes_it(tmp_path: Path) -> None:
         (
             {"mosaic": {"table": "t.csv", "boxes": ["a"], "scenes": 9}, "group_by": "x"},
             "fetch.sources.0: group_by: the scenes of a mosaic have groups already; take it out",
+        ),
+        (
+            {"folder": "a", "confidence": "sure"},
+            "fetch.sources.0: confidence: names a column of a table, and this source is none; take it out",
         ),
         ({"folder": ""}, "fetch.sources.0.folder: '': string should have at least 1 character"),
         ({"folder": "a", "limit": 0}, "fetch.sources.0.limit: 0: input should be greater than or equal to 1"),

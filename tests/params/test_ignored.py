@@ -19,6 +19,8 @@ ALL_FROZEN = {"fine_tune.freeze_depth": -1, "fine_tune.cache_frozen": False}
     ("edits", "line"),
     [
         ({"model.head.hidden": [64, 32]}, "model.head.hidden: [64, 32]: only for task: classify; give []"),
+        ({"model.head.kind": "kernel"}, "model.head.kind: 'kernel': only for task: classify; give 'linear'"),
+        ({"model.head.features": "blocks"}, "model.head.features: 'blocks': only for task: classify; give 'last'"),
         ({"model.head.dropout": 0.5}, "model.head.dropout: 0.5: only for task: classify; give 0"),
         ({"model.head.batch_norm": True}, "model.head.batch_norm: true: only for task: classify; give false"),
         ({"train_head.label_smoothing": 0.1}, "train_head.label_smoothing: 0.1: only for task: classify; give 0"),
@@ -33,7 +35,14 @@ ALL_FROZEN = {"fine_tune.freeze_depth": -1, "fine_tune.cache_frozen": False}
         ),
         ({"fine_tune.mixup": 1}, "fine_tune.mixup: 1.0: only for task: classify; give 0"),
         ({"fine_tune.cutmix": 0.5}, "fine_tune.cutmix: 0.5: only for task: classify; give 0"),
+        ({"fine_tune.keep": "one_se"}, "fine_tune.keep: 'one_se': only for task: classify; give 'lowest'"),
         ({"fine_tune.cache_frozen": True}, "fine_tune.cache_frozen: true: only for task: classify; give false"),
+        ({"evaluate.confidence": 0.8}, "evaluate.confidence: 0.8: only for task: classify; give 0.9"),
+        ({"evaluate.folds": 5}, "evaluate.folds: 5: only for task: classify; give 0"),
+        (
+            {"evaluate.folds_fine_tune": True},
+            "evaluate.folds_fine_tune: true: only for task: classify; give false",
+        ),
         (
             COMPLETE,
             "model.pyramid: 128: ssdlite320_mobilenet_v3_large has a pyramid of its own; take it out",
@@ -54,6 +63,11 @@ def test_a_detectors(tmp_path: Path, edits: dict[str, Any], line: str) -> None:
         ({"model.detector": "fcos"}, "model.detector: 'fcos': only for task: detect; give ''"),
         ({"augment.mosaic": 0.5}, "augment.mosaic: 0.5: only for task: detect; give 0"),
         ({"model.pyramid": 128}, "model.pyramid: 128: only for task: detect; take it out"),
+        (
+            {"evaluate.folds_fine_tune": True, "evaluate.folds": 0},
+            "evaluate.folds_fine_tune: true: with folds: 0 there are no folds; give evaluate.folds: 5, or false",
+        ),
+        ({"evaluate.folds": 1}, "evaluate.folds: 1: one fold would leave nothing to learn from; give 0, or 2 to 20"),
         (
             {"model.class_agnostic_nms": True},
             "model.class_agnostic_nms: true: only for task: detect; give 'auto', or take it out",
@@ -86,6 +100,7 @@ def test_a_classifiers(tmp_path: Path, edits: dict[str, Any], line: str) -> None
         (DETECTOR_RECIPE, {"fine_tune.freeze_depth": -1, "fine_tune.layer_decay": 1}),
         (RECIPE, {"model.pyramid": 256, "augment.mosaic": 0}),
         (RECIPE, ALL_FROZEN | {"fine_tune.layer_decay": 1}),
+        (RECIPE, {"evaluate.folds": 20, "evaluate.folds_fine_tune": True}),
         (RECIPE, {"fine_tune.unfreeze": [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 13}]}),
         (RECIPE, {"augment.copies": 0, "fine_tune.cache_frozen": False}),
         # Augmentation that is off on purpose: no option is ignored.

@@ -10,7 +10,7 @@ from headstart.params.reader import load_params
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E4", 2e4), ("1.5e-2", 0.015), ("3e+1", 30.0), ("1", 1)])
 def test_numbers_are_numbers_as_in_dvc(tmp_path: Path, text: str, value: float) -> None:
-    assert load_params(write_params(tmp_path, RECIPE.replace("lr: 1e-3", f"lr: {text}"))).train_head.lr == value
+    assert load_params(write_params(tmp_path, RECIPE.replace("lr: 1e-3", f"lr: {text}"))).fine_tune.lr == value
 
 
 def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path)
         ("train_head.epochs", "many", "train_head.epochs: 'many': input should be a valid integer"),
         ("train_head.accumulate", 0, "train_head.accumulate: 0: input should be greater than or equal to 1"),
         ("evaluate", ..., "evaluate: missing; add it (recipes/solar-cells.yaml has every key)"),
-        ("train_head.lr", ..., "train_head.lr: missing; add it (recipes/solar-cells.yaml has every key)"),
+        ("fine_tune.lr", ..., "fine_tune.lr: missing; add it (recipes/solar-cells.yaml has every key)"),
         ("train", None, "train: None: a section belongs here, with keys of its own: precision, cache_gb"),
         ("fetch.sources", [], "fetch.sources: []: an empty list; give at least one"),
         ("model.head.hidden", 3, "model.head.hidden: 3: a list belongs here, such as [1, 2]"),
@@ -75,8 +75,8 @@ def test_two_mistakes_are_counted(tmp_path: Path) -> None:
 
 def test_a_misspelt_key_is_named_before_the_one_it_leaves_missing(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8").replace("  epochs: 30", "  epoch: 30", 1))
-    assert "train_head.epoch: unknown key; did you mean 'epochs'?" in error_line(path)
+    path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8").replace("  epochs: 6", "  epoch: 6", 1))
+    assert "fine_tune.epoch: unknown key; did you mean 'epochs'?" in error_line(path)
 
 
 def test_a_long_value_is_cut(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_no_yaml(tmp_path: Path, text: str, line: str) -> None:
         ("seed: 0", "seed: 12:30", "line 6, column 7: 12:30: would be read as 750; write that, or quote it"),
         ("solar-cells", "2024-02-20", "tracking.experiment: 2024-02-20: text belongs here; put it in quotes"),
         ("seed: 0", "seed: yes", "seed: True: a number belongs here"),
-        ("  lr: 1e-3", "  lr: .inf", "train_head.lr: inf: input should be a finite number"),
+        ("  lr: 1e-3", "  lr: .inf", "fine_tune.lr: inf: input should be a finite number"),
         ("train_head:", "train_heads:", "train_heads: unknown key; did you mean 'train_head'?"),
     ],
 )

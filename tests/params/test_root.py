@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from edited_recipe import DETECTOR_RECIPE, RECIPE, ROOT, error_line, write_params
 from headstart.params.reader import load_params
 from headstart.params.root import Params
+from headstart.params.training import LOOP_OPTIONS
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
@@ -22,7 +23,7 @@ def test_the_default_params_are_a_recipe() -> None:
 
 def test_values_and_types() -> None:
     params = load_params(ROOT / "params.yaml")
-    assert params.train_head.lr == 0.001  # written 1e-3, which plain YAML takes for text
+    assert params.fine_tune.lr == 0.001  # written 1e-3, which plain YAML takes for text
     assert params.model.head.hidden == ()
     assert params.fetch.sources[0].table == "data/solar-cells.csv"
 
@@ -38,12 +39,13 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
         assert name in given, f"{name} cannot be found by who reads params.yaml"
         section = field.annotation
         for key, inner in getattr(section, "model_fields", {}).items():
-            of_a_detector = f"{name}.{key}" in (
+            of_others = f"{name}.{key}" in (  # of detectors, and of heads that train in epochs
                 "model.pyramid",
                 "model.class_agnostic_nms",
                 "augment.mosaic",
+                *(f"train_head.{option}" for option in LOOP_OPTIONS),
             )
-            assert (inner.alias or key) in given[name] or name == "fetch" or of_a_detector, f"{name}.{key}"
+            assert (inner.alias or key) in given[name] or name == "fetch" or of_others, f"{name}.{key}"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from edited_recipe import RECIPE, edit_params, error_line, write_params
 from headstart.params.reader import load_params
 from headstart.params.root import Params
+from headstart.params.training import TrainHeadParams
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,34 @@ def test_auto_epochs_load_and_come_back_from_plain_values(tmp_path: Path) -> Non
     params = load_params(edit_params(tmp_path, {"train_head.epochs": "auto"}))
     assert params.train_head.epochs == "auto"
     assert Params.model_validate(params.model_dump(mode="json", by_alias=True)) == params
+
+
+def test_hidden_layers_are_an_mlp_and_nothing_else_is(tmp_path: Path) -> None:
+    assert load_params(edit_params(tmp_path, {})).model.head.kind == "linear"
+    head = load_params(edit_params(tmp_path, {"model.head.hidden": [8]})).model.head
+    assert (head.kind, head.is_fitted) == ("mlp", False)
+    assert load_params(edit_params(tmp_path, {"model.head.kind": "kernel"})).model.head.is_fitted
+    line = error_line(edit_params(tmp_path, {"model.head.kind": "mlp"}))
+    assert line == "model.head: kind: mlp needs hidden layers; give hidden: [64], say, or kind: linear"
+    for kind in ("linear", "kernel"):
+        line = error_line(edit_params(tmp_path, {"model.head.kind": kind, "model.head.hidden": [8]}))
+        assert line == f"model.head: kind: {kind} has no hidden layers; give hidden: [], or kind: mlp"
+
+
+def test_the_weight_decay_of_a_head_is_a_number_or_auto(tmp_path: Path) -> None:
+    section = load_params(edit_params(tmp_path, {"train_head.weight_decay": "auto"})).train_head
+    assert section.weight_decay == "auto"
+    assert section.for_loop().weight_decay == 0
+    section = load_params(edit_params(tmp_path, {"train_head.weight_decay": 0.02})).train_head
+    assert section.weight_decay == section.for_loop().weight_decay == 0.02
+    assert TrainHeadParams().weight_decay == "auto"
+    for value in (-1, "much"):
+        assert error_line(edit_params(tmp_path, {"train_head.weight_decay": value})).startswith(
+            f"train_head.weight_decay: {value!r}: input should be "
+        )
+    assert error_line(edit_params(tmp_path, {"fine_tune.weight_decay": "auto"})).startswith("fine_tune.weight_decay: ")
+
+
+def test_options_of_epochs_that_are_set() -> None:
+    assert TrainHeadParams(weight_decay=0.1, label_smoothing=0.1).unused_in_fit() == []
+    assert TrainHeadParams(patience=3, epochs=30).unused_in_fit() == ["epochs", "patience"]

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,6 +15,7 @@ from fakes import PNG, upload
 from headstart.export.predictor import Predictor, PreprocessedImage
 from headstart.serve.app import create_app
 from headstart.serve.schema import ModelOutput
+from headstart.serve.server import create_model_app
 from pictures import encoded, picture
 
 
@@ -25,8 +27,23 @@ def test_predictions_equal_headstart_predict(client: TestClient, project: Projec
     for prediction, reference in zip(predictions, expected, strict=True):
         assert prediction["probabilities"] == pytest.approx(reference.probabilities, abs=1e-6)
         assert (prediction["label"], prediction["boxes"]) == (reference.label, None)
+        assert (prediction["answer"], prediction["unknown"]) == (reference.answer, reference.unknown)
+        assert prediction["labels_in_set"] == list(reference.labels_in_set)
+        assert prediction["strangeness"] == pytest.approx(reference.strangeness, abs=1e-5)
         assert (prediction["width"], prediction["height"]) == (48, 40)
         assert prediction["milliseconds"] > 0
+
+
+def test_none_of_these(project: Project, tmp_path: Path) -> None:
+    """Over HTTP too, with the probabilities; and what decides it is in /model."""
+    export = tiny.copy_export(project.root, tmp_path, 0.0, [0.0, 1.0])
+    path = project.root / tiny.manifest(project.root, "split", "test").images[0].file_name
+    with TestClient(create_model_app(export)) as client:
+        (prediction,) = client.post("/predict", files=upload(path.read_bytes())).json()["predictions"]
+        info = client.get("/model").json()
+    assert (prediction["answer"], prediction["unknown"]) == ("none of these", True)
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+    assert (info["unknown_above"], info["set_thresholds"]) == (0.0, [0.0, 1.0])
 
 
 def test_the_size_is_that_of_the_upright_picture(client: TestClient) -> None:
@@ -40,6 +57,7 @@ def test_boxes(detector_client: TestClient) -> None:
     assert (prediction["label"], prediction["probabilities"]) == (None, None)
     assert prediction["boxes"][0] == {"label": "dog", "score": 0.9, "box": [0, 0, 20, 24]}
     assert len(prediction["boxes"]) == 3
+    assert prediction["answer"] is prediction["unknown"] is prediction["labels_in_set"] is None
 
 
 BAD = {

@@ -35,7 +35,8 @@ def url(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     out = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ONNXRUNTIME_WEB.parents[1])
-        write_demo(out, project.root / "stages/export")
+        single = tiny.copy_export(project.root, tmp_path_factory.mktemp("single"), None, None)
+        write_demo(out, single)
     with serve_folder(out) as url:
         yield url
 
@@ -69,6 +70,36 @@ def test_the_demo_predicts_as_onnxruntime_does(
         assert (prediction["width"], prediction["height"]) == (200, 150), name
         assert prediction["probabilities"] == pytest.approx(expected.probabilities, abs=tolerance), name
         assert prediction["label"] == expected.label, name
+        assert prediction["strangeness"] == pytest.approx(expected.strangeness, abs=max(tolerance, 0.001)), name
+        assert (prediction["answer"], prediction["unknown"]) == (expected.label, False), name
+        assert prediction["labels_in_set"] == [expected.label], name
+
+
+@needs_chromium
+@pytest.mark.parametrize("unknown", [False, True])
+def test_the_demo_says_what_headstart_predict_says(
+    page: chromium.Chromium, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unknown: bool
+) -> None:
+    """Rules between the figures of two pictures: each falls on one side of them."""
+    if not ONNXRUNTIME_WEB.is_dir():
+        pytest.skip("no onnxruntime-web: make demo-assets")
+    monkeypatch.chdir(ONNXRUNTIME_WEB.parents[1])
+    paths = [tmp_path / f"{seed}.png" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        tiny.texture(70 + seed, seed).save(path)
+    plain = list(Predictor(project.root / "stages/export").predict_files(paths))
+    between = sum(prediction.strangeness or 0 for prediction in plain) / 2
+    thresholds = [sum(one.probabilities[label] for one in plain) / 2 for label in ("blue", "red")]
+    export = tiny.copy_export(project.root, tmp_path / "ruled", between if unknown else None, thresholds)
+    write_demo(tmp_path / "out", export)
+    with serve_folder(tmp_path / "out") as url:
+        page.open(url)
+        given = [predict(page, path.read_bytes()) for path in paths]
+    for prediction, expected in zip(given, Predictor(export).predict_files(paths), strict=True):
+        assert prediction["answer"] == expected.answer
+        assert prediction["labels_in_set"] == list(expected.labels_in_set)
+        assert prediction["unknown"] == expected.unknown
+    assert [prediction["unknown"] for prediction in given].count(True) == (1 if unknown else 0)
 
 
 @needs_chromium

@@ -8,17 +8,23 @@ from headstart.serve.examples import find_examples
 from headstart.serve.model_info import load_model_info
 
 
-def test_metrics_of_the_fp32_model_have_a_note_beside_int8(project: Project, tmp_path: Path) -> None:
+def test_the_figures_beside_int8_are_its_own_where_it_was_measured(project: Project, tmp_path: Path) -> None:
     shutil.copytree(project.root / "stages", tmp_path / "stages")
     path = tmp_path / "stages/export/parity.json"
-    for after, change in ((0.747, "lost 0.003"), (0.76, "gained 0.010")):
-        int8 = {"accuracy": after, "accuracy_fp32": 0.75, "bytes": 1, "bytes_fp32": 4, "calibrated_on": 12}
-        path.write_text(json.dumps(tiny.read_json(path) | {"int8": int8}))
-        notes = {metric.name: metric.note for metric in load_model_info(path.parent, []).metrics}
-        assert notes == {
-            "accuracy": f"of the fp32 model; int8 {change} on the same pictures",
-            "balanced accuracy": "of the fp32 model",
-        }
+    int8 = {"accuracy": 0.5, "accuracy_low": 0.25, "accuracy_high": 0.625, "accuracy_fp32": 0.75, "bytes": 1}
+    path.write_text(json.dumps(tiny.read_json(path) | {"int8": int8}))
+    accuracy, balanced = load_model_info(path.parent, []).metrics
+    assert (accuracy.name, accuracy.value, accuracy.low, accuracy.high) == ("accuracy", 0.5, 0.25, 0.625)
+    assert accuracy.note == "fp32: 0.750"
+    assert (balanced.name, balanced.note) == ("balanced accuracy", "of the fp32 model")
+
+
+def test_a_metric_without_an_interval_may_be_anything(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.root / "stages", tmp_path / "stages")
+    path = tmp_path / "stages/evaluate/metrics.json"
+    path.write_text(json.dumps({"test": {"accuracy": 0.5, "accuracy_note": "no interval: one unit shows no spread"}}))
+    (accuracy,) = load_model_info(tmp_path / "stages/export", []).metrics
+    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.note) == (0.5, 0, 1, "")
 
 
 def test_a_model_without_an_evaluation_has_no_metrics(project: Project, tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.INSTAL
 
 
 @pytest.fixture(scope="module")
-def url(project: Project) -> Iterator[str]:
-    with serve_app(create_model_app(project.root / "stages/export")) as url:
+def url(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a model that names one label for every picture."""
+    export = tiny.copy_export(project.root, tmp_path_factory.mktemp("single"), None, None)
+    with serve_app(create_model_app(export)) as url:
         yield url
 
 
@@ -111,6 +113,32 @@ def test_a_test_picture_by_the_keyboard_alone(page: chromium.Chromium, url: str,
     assert f"(precision {100 * correct / column.total:.0f} %)" in precision
     value = page.js("document.querySelector('#metrics dd').firstChild.textContent")
     assert value == f"{100 * info.metrics[0].value:.1f} %"
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_none_of_these_and_one_of_two(page: chromium.Chromium, project: Project, tmp_path: Path, unknown: bool) -> None:
+    """The heading says it, a line says why, and the bars stay; a test picture's label is judged by the answer."""
+    export = tiny.copy_export(project.root, tmp_path, 0.0 if unknown else None, [0.0, 0.0])
+    first = load_model_info(export, find_examples(export)).examples[0]
+    other = next(label for label in ("blue", "red") if label != first.predicted)
+    with serve_app(create_model_app(export)) as url:
+        page.open(url)
+        page.js("document.querySelector('.example').click()")
+        (heading,) = predictions(page, 1)
+        why = page.js("document.querySelector('.why').textContent")
+        truth = page.js("document.querySelector('.truth').textContent")
+        precision = page.js("document.querySelector('.precision').textContent")
+        assert page.js("document.querySelectorAll('.bars li').length") == 2
+    if unknown:
+        assert heading == f"none of these (nearest: {first.predicted}, {100 * (first.confidence or 0):.1f} %)"
+        assert why == "This picture is unlike all training pictures; the bars show which label would be nearest."
+        assert truth == f"Turned away: the label is {first.label}."
+        assert precision == "", "nothing is predicted"
+    else:
+        assert heading == f"{first.predicted} or {other}"
+        assert why == "The picture may be either of these: the probabilities do not decide."
+        assert truth == f"Among them: the label is {first.label}."
+        assert precision.startswith("Of ")
 
 
 def test_boxes_and_the_threshold(page: chromium.Chromium, detector_url: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headstart.base.errors import UserError
 from headstart.base.manifest import SPLITS, Manifest, Split
+from headstart.base.units import unit_name
 from headstart.params.root import SplitParams
 from headstart.split.assign import SplitAssignment, assign_splits
 from headstart.split.groups import label_sets
@@ -306,3 +307,33 @@ def test_groups_that_leave_too_few_are_named() -> None:
         UserError, match=r"'bee' has 9 pictures, none is left for val: .* which leaves 1 to divide; add"
     ):
         assign_splits(records(*images), PARAMS, 0, [])
+
+
+def test_the_unit_is_the_group_joined_with_near_duplicates() -> None:
+    """Named by the first group of it, else by the smallest sha256; a picture alone has none."""
+    images = [record(1, group="b"), record(2), record(3, group="a"), record(4, group="c"), record(7), record(6)]
+    assigned = assign_splits(records(*images, *(record(n) for n in range(10, 20))), PARAMS, 0, [(1, 2), (2, 3), (7, 6)])
+    units = {image.id: image.unit for part in assigned.splits.values() for image in part.images}
+    expected = {1: "group a", 2: "group a", 3: "group a", 4: "group c", 6: "6", 7: "6"}
+    assert units == expected | dict.fromkeys(range(10, 20))
+
+
+@given(manifests_with_pairs(), st.integers(0, 5))
+@settings(max_examples=40)
+def test_units_are_what_links_and_groups_connect(made: tuple[Manifest, list[tuple[int, int]]], seed: int) -> None:
+    """Two pictures have one unit if and only if a path of pairs and equal groups leads from one to the other."""
+    manifest, pairs = made
+    assigned = assign_splits(manifest, PARAMS, seed, pairs)
+    images = [image for part in assigned.splits.values() for image in part.images] + list(assigned.dropped)
+    links = [*pairs, *((a.id, b.id) for a, b in combinations(images, 2) if a.group and a.group == b.group)]
+    parts = {image.id: {image.id} for image in images}
+    for a, b in links:
+        joined = parts[a] | parts[b]
+        parts |= dict.fromkeys(joined, joined)
+    components = {frozenset(part) for part in parts.values()}
+    unit_of = {image.id: unit_name(image) for image in images}
+    assert all(len({unit_of[number] for number in component}) == 1 for component in components)
+    assert len(set(unit_of.values())) == len(components)
+    assert len({unit_of[i.id] for part in assigned.splits.values() for i in part.images}) == sum(
+        len({unit_of[i.id] for i in part.images}) for part in assigned.splits.values()
+    ), "no unit is in two splits"

@@ -133,3 +133,43 @@ def test_one_more_picture_with_boxes_of_several_labels_moves_few(seed: int) -> N
     texts = ["".join(letter for letter in "abcdef" if rng.random() < 0.25) for _ in range(300)]
     before, after = where(boxed(*texts), boxes=True), where(boxed(*texts, texts[seed]), boxes=True)
     assert moved(before, after) <= 4
+
+
+def placed(images: list[Image], seeds: int) -> dict[str, Counter[Split]]:
+    """How often each group is in each split, over so many seeds."""
+    found: dict[str, Counter[Split]] = {}
+    for seed in range(seeds):
+        assigned = assign_splits(records(*images), PARAMS, seed, [])
+        for name, part in assigned.splits.items():
+            for group in {image.group for image in part.images if image.group}:
+                found.setdefault(group, Counter())[name] += 1
+    return found
+
+
+def test_a_split_of_groups_hangs_on_the_seed() -> None:
+    """44 groups of 48 to 72 pictures: each is in test for some of 60 seeds, and none for most of them."""
+    sizes = [60] * 27 + [59] * 14 + [48, 58, 72]
+    images = [record(n, group=f"{g}") for n, g in enumerate(g for g, size in enumerate(sizes) for _ in range(size))]
+    found = placed(images, 60)
+    assert len(found) == 44
+    for often in found.values():
+        assert 1 <= often["test"] <= 25, "a share of 0.15: 9 of 60"
+        assert often["train"] < 60
+
+
+def test_large_groups_hang_on_the_seed_where_their_sizes_allow_it() -> None:
+    """Six groups of 10 to 15 of 100 pictures, most of them larger than an eighth, and 25 single pictures."""
+    sizes = [10, 11, 12, 13, 14, 15]
+    images = [record(n, group=f"{g}") for n, g in enumerate(g for g, size in enumerate(sizes) for _ in range(size))]
+    images += [record(1000 + n) for n in range(25)]
+    for often in placed(images, 60).values():
+        assert min(often[name] for name in SHARES) >= 2
+    for seed in range(20):
+        parts = assign_splits(records(*images), PARAMS, seed, []).splits
+        for name, share in SHARES.items():
+            assert abs(len(parts[name].images) - 100 * share) <= 6, "the single pictures make up for the groups"
+
+
+def test_a_group_that_fits_one_split_alone_goes_there() -> None:
+    images = [*(record(n, group="dog") for n in range(60)), *(record(100 + n) for n in range(40))]
+    assert placed(images, 20) == {"dog": Counter({"train": 20})}

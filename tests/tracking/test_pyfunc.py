@@ -37,6 +37,14 @@ def test_a_detectors_boxes(detect_project: Project, tmp_path: Path, monkeypatch:
     ]
 
 
+def test_none_of_these(project: Project, tmp_path: Path) -> None:
+    export = tiny.copy_export(project.root, tmp_path, 0.0, [0.0, 0.0])
+    path = str(project.root / tiny.manifest(project.root, "split", "test").images[0].file_name)
+    (row,) = PyfuncPredictor(export).predict({"image": [path]})
+    assert (row["answer"], row["unknown"], sorted(row["labels_in_set"])) == ("none of these", True, ["blue", "red"])
+    assert row["probability"] == max(row["probabilities"].values())
+
+
 def test_a_file_that_cannot_be_read_is_an_error(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

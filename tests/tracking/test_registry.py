@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mlflow.tracking import MlflowClient
 
 import tiny
 from conftest import Project
+from headstart.base.manifest import Manifest, write_manifest
 from headstart.export.predictor import Predictor
 from headstart.export.saved_predictions import SavedPredictions, read_predictions, write_predictions
 from headstart.tracking import registry
@@ -66,10 +68,11 @@ def client(home: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
 
 
-def export(home: Path, change: str = "", **params: Any) -> None:
+def export(home: Path, change: str = "", evaluate: dict[str, Any] | None = None, **params: Any) -> None:
     """As if export had run again, after an evaluation whose results differ by `change`."""
     (home / "stages/evaluate/metrics.json").write_text(json.dumps({"test": {"accuracy": len(change)}}))
-    record_stage("export", tiny.make_params(export={"register": NAME, **params}), home, time.time_ns() // 1_000_000)
+    params = {"evaluate": evaluate or {}, "export": {"register": NAME, **params}}
+    record_stage("export", tiny.make_params(**params), home, time.time_ns() // 1_000_000)
 
 
 def leave_predictions(home: Path, *, correct: bool, test_set: str = "", known: int = 99) -> None:
@@ -138,6 +141,9 @@ def test_bytes_base64_and_paths_give_the_predictions_of_headstart_predict(home: 
     for row in [*rows, *model.predict(pd.DataFrame({"image": [str(paths[0])]}))]:
         assert row["probabilities"] == pytest.approx(expected[0].probabilities)
         assert (row["label"], row["probability"]) == (expected[0].label, max(row["probabilities"].values()))
+        assert (row["answer"], row["unknown"]) == (expected[0].answer, expected[0].unknown)
+        assert row["labels_in_set"] == list(expected[0].labels_in_set)
+        assert row["strangeness"] == pytest.approx(expected[0].strangeness, abs=1e-6)
     (other,) = model.predict(pd.DataFrame({"image": [paths[1].read_bytes()]}))
     assert other["probabilities"] == pytest.approx(expected[1].probabilities)
 
@@ -167,7 +173,10 @@ def test_the_signature_has_the_inputs_and_outputs(home: Path) -> None:
     signature = model.metadata.signature
     assert signature.inputs.input_names() == ["image"]
     (row,) = model.predict(model.input_example)
-    assert signature.outputs.input_names() == list(row) == ["label", "probability", "probabilities"]
+    names = ["label", "probability", "probabilities", "answer", "labels_in_set", "unknown", "strangeness"]
+    assert signature.outputs.input_names() == list(row) == names
+    required = [column.required for column in signature.outputs]
+    assert required == [True] * 6 + [False], "an older model has no strangeness"
 
 
 def test_a_name_given_later_registers_the_existing_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -200,12 +209,14 @@ def test_the_better_one_becomes_champion_and_no_other(home: Path, capfd: pytest.
     decisions = [run.data.tags.get("headstart.champion", "") for run in all_runs(home)[1:]]
     assert decisions == [
         "is the champion: there was none before",
-        "is the champion: accuracy 1.0000 against 0.0000 of version 1 on the same 6 test pictures, better by 1.0000 "
-        "(95 % interval 1.0000 to 1.0000, above 0)",
+        "is the champion: accuracy 1.0000 against 0.0000 of version 1 on the same 6 test pictures, better by 1.0000, "
+        "6 to 0 of the pictures that only one has right (p = 0.0312, McNemar's exact test); challenger 1 of it needs "
+        "p <= 0.05",
         "is not the champion: accuracy 1.0000 against 1.0000 of version 2 on the same 6 test pictures, better by "
-        "0.0000 (95 % interval 0.0000 to 0.0000, not above 0)",
+        "0.0000, 0 to 0 of the pictures that only one has right (p = 1, no difference on any picture); challenger 1 "
+        "of it needs p <= 0.05",
         "is not the champion: log_loss 2.3026 against 0.1054 of version 2 on the same 6 test pictures, better by "
-        "-2.1972 (95 % interval -2.1972 to -2.1972, not above 0)",
+        "-2.1972 (p = 0.0312, exact sign-flip test); challenger 2 of it needs p <= 0.01667",
     ]
     assert client(home).get_model_version(NAME, "3").tags["headstart.champion"] == decisions[2]
     lines = [f"MLflow: cells version {number} {decision}" for number, decision in enumerate(decisions, 1)]
@@ -219,7 +230,82 @@ def test_a_champion_is_compared_on_the_pictures_of_both_test_sets(home: Path) ->
     export(home, "xx")
     decision = all_runs(home)[-1].data.tags["headstart.champion"]
     assert "accuracy 1.0000 against 0.0000 of version 1 on the same 5 test pictures" in decision
-    assert champion(home) == "2"
+    assert "5 to 0 of the pictures that only one has right (p = 0.0625, " in decision
+    assert decision.startswith("is not the champion: ")
+    assert champion(home) == "1"
+
+
+def test_each_challenger_of_a_champion_is_counted_and_asked_for_more(home: Path) -> None:
+    """Six to none is enough for the first, and not for the second. A repetition is no challenge, another metric is."""
+    tags = ("headstart.challenger", "headstart.challenged")
+    leave_predictions(home, correct=False)
+    export(home, "x")
+    export(home, "xx")
+    leave_predictions(home, correct=True)
+    export(home, "xxx")
+    assert champion(home) == "1"
+    runs = all_runs(home)[1:]
+    assert [[run.data.tags.get(tag) for tag in tags] for run in runs] == [
+        [None, None],
+        ["1", "version 1 by accuracy"],
+        ["2", "version 1 by accuracy"],
+    ]
+    assert (
+        runs[2]
+        .data.tags["headstart.champion"]
+        .endswith("(p = 0.0312, McNemar's exact test); challenger 2 of it needs p <= 0.01667")
+    )
+    export(home, "xxx")
+    client(home).delete_model_version(NAME, "2")
+    export(home, "xxxx")
+    export(home, "xxxx", champion_metric="log_loss")
+    versions = {str(number): client(home).get_model_version(NAME, str(number)).tags for number in (3, 4)}
+    assert [versions["3"][tag] for tag in tags] == ["2", "version 1 by accuracy"]
+    assert [versions["4"][tag] for tag in tags] == ["4", "version 1 by log_loss"]
+
+
+def test_better_and_worse_nowhere(home: Path) -> None:
+    """Of 60 pictures the challenger has 40 more right, and those of the old camera wrong, which the champion had right.
+
+    On slices that cut across it is worse on none.
+    """
+    test = tiny.manifest(home, "split", "test")
+    images = [
+        test.images[0].model_copy(
+            update={
+                "id": n,
+                "sha256": f"{n:064x}",
+                "label": ("blue", "red")[n % 2],
+                "columns": {"camera": "old" if n < 10 else "new", "row": str(n % 5)},
+            }
+        )
+        for n in range(60)
+    ]
+    path = home / "stages/split/test.json"
+    write_manifest(Manifest(images=tuple(images), categories=test.categories), path)
+
+    def predict(right: Callable[[int], bool]) -> None:
+        rows = {
+            image.sha256: tuple(0.9 if (image.label == label) == right(image.id) else 0.1 for label in ("blue", "red"))
+            for image in images
+        }
+        saved = SavedPredictions(test_set="a", labels=("blue", "red"), probabilities=rows)
+        write_predictions(saved, home / "stages/export")
+
+    rule = {"champion_rule": "better_and_worse_nowhere"}
+    predict(lambda number: number < 20)
+    export(home, "x")
+    predict(lambda number: number >= 10)
+    export(home, "xx", {"slices": ["row", "camera"]}, **rule)
+    decision = all_runs(home)[-1].data.tags["headstart.champion"]
+    assert decision.startswith("is not the champion: accuracy 0.8333 against 0.3333 of version 1 on the same 60 test ")
+    assert decision.endswith(" needs p <= 0.05; worse on camera old (0.0000 against 1.0000)")
+    assert champion(home) == "1"
+    export(home, "xx", {"slices": ["row"]}, **rule)
+    decision = all_runs(home)[-1].data.tags["headstart.champion"]
+    assert decision.endswith("; worse on no slice")
+    assert decision.startswith("is the champion: ")
+    assert champion(home) == "3"
 
 
 def test_a_champion_of_another_test_set_is_not_replaced(home: Path) -> None:

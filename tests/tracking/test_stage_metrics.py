@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from headstart.tracking import stage_metrics
+from headstart.tracking.per_label import label_table
 
 
 def keys(stage: str, folder: Path) -> dict[str, float]:
@@ -44,6 +45,39 @@ def test_figures_of_many_labels_are_a_table_and_no_metrics(tmp_path: Path, count
     (tmp_path / "metrics.json").write_text(json.dumps({f"label.{label}": 3 for label in labels} | {"pictures": 9}))
     assert len(keys("fetch", tmp_path)) == (1 if many else 1 + count)
     assert not many or stage_metrics.label_figures("fetch", tmp_path)[0] == ("breed 0", ("fetch", "count"), 3)
+
+
+def test_intervals_of_labels_and_figures_of_slices_are_tables_and_no_metrics(tmp_path: Path) -> None:
+    """Two labels with intervals would be 18 columns in MLflow's page, and twenty groups 80."""
+    of_label = {"recall": 0.5, "recall_low": 0.2, "recall_high": 0.8, "support": 6}
+    of_slice = {"accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.9, "pictures": 8}
+    test = {"accuracy": 0.5, "accuracy_low": 0.2, "per_class": {"cat": of_label, "dog": of_label}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": test, "slices": {"group": {"m 1": of_slice}}}))
+    expected = {"test/accuracy", "test/accuracy_low"}
+    expected |= {f"test/per_class/{label}/{key}" for label in ("cat", "dog") for key in ("recall", "support")}
+    assert set(keys("evaluate", tmp_path)) == expected
+    labels, slices = (
+        [*find("evaluate", tmp_path)] for find in (stage_metrics.label_figures, stage_metrics.slice_figures)
+    )
+    assert ("cat", ("test", "recall_low"), 0.2) in labels
+    assert len(labels) == 8
+    assert label_table(slices, "slice") == (
+        "slice,accuracy,accuracy_low,accuracy_high,pictures\ngroup: m 1,0.75,0.5,0.9,8\n"
+    )
+
+
+def test_what_int8_costs_is_a_metric_and_the_proof_of_the_fp32_file_is_none(tmp_path: Path) -> None:
+    int8 = {"accuracy": 0.5, "accuracy_low": 0.25, "difference": {"accuracy": -0.25}}
+    parity = {"pictures": 6, "same_label": 5, "fp32": {"largest_logit_difference": 6e-6}, "int8": int8}
+    (tmp_path / "parity.json").write_text(json.dumps(parity))
+    assert keys("export", tmp_path) == {
+        "export/int8/accuracy": 0.5,
+        "export/int8/accuracy_low": 0.25,
+        "export/int8/difference/accuracy": -0.25,
+        "export/int8/same_label": 5,
+    }
+    (tmp_path / "parity.json").write_text(json.dumps({"pictures": 6, "same_label": 6}))
+    assert keys("export", tmp_path) == {}
 
 
 def test_constants_are_params_and_no_metrics(tmp_path: Path) -> None:

@@ -69,6 +69,23 @@ def test_the_frozen_blocks_run_once_a_picture_in_all_stages(root: Path, monkeypa
     assert (root / "stages/fine-tune/model.safetensors").read_bytes() == first, "with an empty cache, the same model"
 
 
+def test_an_annotator_s_doubt_is_in_the_targets(root: Path) -> None:
+    """A confidence of 0.75 is what training aims at; the loss on val is of the label itself."""
+    path = root / "stages/split/train.json"
+    manifest = json.loads(path.read_text())
+    histories = []
+    for confidence in (None, 1.0, 0.75):
+        for image in manifest["images"]:
+            image["confidence"] = confidence
+        path.write_text(json.dumps(manifest))
+        _, history = model_and_history(root, augment={"copies": 1}, fine_tune={"lr": 1e-12, "epochs": 1})
+        histories.append(history)
+    sure, same, unsure = ([float(cell) for cell in text.decode().split()[1].split(",")] for text in histories)
+    assert same == pytest.approx(sure, rel=1e-4)
+    assert unsure[3] == pytest.approx(sure[3], rel=1e-4), "val_loss"
+    assert unsure[2] > sure[2] * 1.01, "train_loss: this head is surer than 0.75"
+
+
 def test_cached_activations_include_the_stored_copies(root: Path) -> None:
     """Each epoch has another view of a picture: with copies, another model."""
     files = []

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tiny
 from conftest import Project
+from headstart.base.arrays import Ints
 from headstart.base.errors import UserError
 from headstart.engine.device import Compute
 from headstart.engine.inference import run_inference
@@ -21,8 +22,9 @@ from headstart.models.backbone import create_backbone
 from headstart.models.file import read_model_file
 from headstart.models.freeze import list_blocks
 from headstart.training.fine_tune import not_better_line
+from headstart.training.val_change import ValChange
 from tiny import fine_tune
-from training.fine_tuned import before_and_after, modules_of_block, read_history
+from training.fine_tuned import before_and_after, model_and_history, modules_of_block, read_history
 
 
 @pytest.mark.usefixtures("last_epoch_is_best")
@@ -145,9 +147,50 @@ def test_where_no_epoch_is_better_the_head_only_model_is_kept_to_the_bit(
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"cache_frozen": True}, {"class_weights": "balanced"}], ids=str)
+def test_one_se_keeps_the_head_unless_val_shows_a_gain(
+    root: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The standard error of the paired change of val_loss decides, and metrics.json and the last line have it."""
+    seen: list[tuple[float, int]] = []
+    errors = iter([0.375, 0.125])
+
+    def change_of(epoch: int, before: Tensor, after: Tensor, units: Ints) -> ValChange:
+        seen.append((float((after - before).mean()), len(units)))
+        return ValChange(epoch, -0.25, next(errors), len(before))
+
+    monkeypatch.setattr(ValChange, "of", change_of)
+    stages = root / "stages"
+    lowest, _ = model_and_history(root, fine_tune=options)
+    without = tiny.read_json(stages / "fine-tune/metrics.json")
+    assert without["best_epoch"] == 2, "there is a lower loss to be kept or not"
+    assert "val_loss_change" not in without
+    within_noise, _ = model_and_history(root, fine_tune=options | {"keep": "one_se"})
+    line = capsys.readouterr().out.splitlines()[-1]
+    metrics = tiny.read_json(stages / "fine-tune/metrics.json")
+    assert within_noise == (stages / "train-head/model.safetensors").read_bytes()
+    assert (metrics["best_epoch"], metrics["epochs"], metrics["trained_parameters"]) == (0, 2, 0)
+    assert line == (
+        "fine-tune: The head-only model was kept: the val loss of epoch 2, the lowest, differs from the head's by "
+        "-0.250 on 6 pictures, and its standard error is 0.375; more val pictures may tell, or fine_tune.keep: lowest "
+        "takes that epoch."
+    )
+    gained, _ = model_and_history(root, fine_tune=options | {"keep": "one_se"})
+    kept = tiny.read_json(stages / "fine-tune/metrics.json")
+    assert gained == lowest
+    assert kept == without | {
+        "val_loss_change": -0.25,
+        "val_loss_change_error": 0.125,
+        "val_loss_change_epoch": 2,
+        "val_loss_change_pictures": 6,
+    }
+    assert [pictures for _, pictures in seen] == [6, 6]
+    assert [change for change, _ in seen] == pytest.approx([without["val_loss"] - metrics["val_loss"]] * 2, abs=1e-6)
+
+
 def test_the_line_names_no_greater_freeze_depth_where_there_is_none() -> None:
     section = tiny.make_params(fine_tune={"lr": 3e-4, "freeze_depth": -1, "layer_decay": 1}).fine_tune
-    line = not_better_line(section, can_freeze_more=False)
+    line = not_better_line(section, {}, can_freeze_more=False)
     assert "; the head-only model was kept; try fine_tune.lr: 1.0e-04 (`headstart lr-find" in line
 
 

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.base.errors import UserError
-from headstart.params.training import AUTO_ANNEAL_EPOCHS, AUTO_EARLY_STOPPING_PATIENCE, AUTO_EPOCHS, FineTuneParams
+from headstart.params.training import (
+    AUTO_ANNEAL_EPOCHS,
+    AUTO_EARLY_STOPPING_PATIENCE,
+    AUTO_EPOCHS,
+    FineTuneParams,
+    TrainHeadParams,
+)
 from headstart.training.checkpoint import Checkpoints
 from headstart.training.loop import train_loop
 from headstart.training.loop_state import BestEpoch
@@ -85,6 +91,30 @@ def test_auto_anneals_from_the_best_weights_once_the_loss_falls_no_more(tmp_path
     annealed = rates[begun - 1 :]
     assert all(later < earlier for earlier, later in itertools.pairwise(annealed))
     assert annealed[-1] < 0.02 * params.lr
+
+
+def test_a_heads_patience_ends_in_annealing_from_the_best_weights(tmp_path: Path) -> None:
+    """A number of epochs: the rate falls from what it is when patience is out; it was on its way down already."""
+    model, seen = make_network(), list[dict[str, Tensor]]()
+    losses = [9, 8, 7, 6.0] + [6.5] * 40
+    params = TrainHeadParams(epochs=30, lr=0.05, batch_size=8, patience=2, weight_decay=0)
+    found = train(tmp_path, params, model, scripted_validation(model, losses, seen))
+    assert (found.epoch, found.epochs) == (3, 5 + AUTO_ANNEAL_EPOCHS)
+    rates = [row["lr"] for row in read_history(tmp_path)]
+    cosine = [lr_factor(epoch * STEPS - 1, STEPS, params) * 0.05 for epoch in range(1, 31)]
+    assert rates[:5] == pytest.approx(cosine[:5], rel=1e-4)
+    assert rates[4] > 0.9 * 0.05
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[4:]))
+    assert rates[-1] < 0.02 * 0.05 < cosine[9]
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(9, 9), (10, 10), (11, 10)])
+def test_a_heads_annealing_does_not_exceed_its_epochs(tmp_path: Path, epochs: int, expected: int) -> None:
+    model, losses = make_network(), [9, 8, 7, 6.0] + [6.5] * 40
+    params = TrainHeadParams(epochs=epochs, lr=0.05, batch_size=8, patience=2, weight_decay=0)
+    found = train(tmp_path, params, model, scripted_validation(model, losses, []))
+    assert (found.epoch, found.epochs) == (3, expected)
+    assert read_history(tmp_path)[-1]["lr"] < 0.02 * 0.05 + 1e-3 * (epochs == 9)
 
 
 def test_auto_anneals_from_the_present_weights_where_no_epoch_was_better_than_none(tmp_path: Path) -> None:
@@ -188,6 +218,10 @@ def test_lr_factor_by_hand() -> None:
     assert lr_factor(3 * 8, 3, auto, 8) == 1
     assert lr_factor(3 * 8 + 5, 3, auto, 8) == pytest.approx(0.5 * (1 + math.cos(math.pi * 5 / 15)))
     assert lr_factor(3 * 13, 3, auto, 8) == pytest.approx(0, abs=1e-12)
+    ten = make_params(epochs=10)
+    assert lr_factor(3 * 4, 3, ten, 4) == pytest.approx(lr_factor(3 * 4, 3, ten))
+    expected = 0.5 * (1 + math.cos(math.pi * 0.4)) * 0.5 * (1 + math.cos(math.pi * 5 / 15))
+    assert lr_factor(3 * 4 + 5, 3, ten, 4) == pytest.approx(expected)
 
 
 @given(st.integers(1, 30), st.integers(1, 20), st.floats(0, 40))

@@ -40,7 +40,7 @@ def augment(params: Params, root: Path, *, boxes: bool) -> None:
 
     def make_copies(image: Image) -> list[AugmentedCopy]:
         return [
-            _write_copy(image, annotations[image.id], number, params, root, gray_fill=boxes)
+            write_copy(image, annotations[image.id], number, params, root, gray_fill=boxes)
             for number in range(params.augment.copies)
         ]
 
@@ -73,10 +73,27 @@ def _merge_copies(train: Manifest, originals: Sequence[Image], copies: Sequence[
     return train.model_copy(update={"images": tuple(images), "annotations": tuple(annotations)})
 
 
-def _write_copy(
-    image: Image, annotations: Sequence[Annotation], number: int, params: Params, root: Path, *, gray_fill: bool
+def write_copy(
+    image: Image,
+    annotations: Sequence[Annotation],
+    number: int,
+    params: Params,
+    root: Path,
+    *,
+    gray_fill: bool,
+    folder: str = "stages/augment/images",
 ) -> AugmentedCopy:
-    """Write one transformed copy in the format of the original, PNG or JPEG; returns its records."""
+    """Write one transformed copy in the format of the original, PNG or JPEG; returns its records.
+
+    Args:
+        image: the original.
+        annotations: its boxes.
+        number: of the copy; with seed and sha256 it decides on the transform.
+        params: all of params.yaml.
+        root: the repository root.
+        gray_fill: fill what the transform leaves empty with grey.
+        folder: of the copy, below `root`.
+    """
     with open_stored_picture(root / image.file_name) as opened:
         # A grey picture stays grey, one channel of work instead of three, unless something gives it colour.
         file_format, is_gray = opened.format, opened.mode == "L" and not params.augment.noise
@@ -86,7 +103,7 @@ def _write_copy(
     transformed = transform_image(picture, transform, gray_fill=gray_fill)
     is_jpeg = file_format == "JPEG"
     suffix, options = (".jpg", {"quality": 95}) if is_jpeg else (".png", {"compress_level": 1})
-    path = root / "stages/augment/images" / f"{image.id:06d}-{number:02d}{suffix}"
+    path = root / folder / f"{image.id:06d}-{number:02d}{suffix}"
     bands = [Pillow.fromarray(band) for band in transformed.numpy()]
     stored = Pillow.merge("RGB", bands) if len(bands) == 3 else bands[0]
     encoded = io.BytesIO()

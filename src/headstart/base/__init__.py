@@ -18,4 +18,5 @@ __all__ = [
     "reproduce",
     "stage_lock",
     "stored_picture",
+    "units",
 ]

@@ -27,6 +27,7 @@ CACHE_KINDS = {  # kind, a folder of .cache -> glob of its entries
     "pixels": "*",
     "embeddings": "*",
     "activations": "*",
+    "cross-validation": "*",
     "checkpoints": "*/*",
 }
 
@@ -54,7 +55,10 @@ class CacheEntry:
 
 @dataclass
 class _Budget:
-    """Of this process: bytes that .cache may take in all, and the entries that the process itself uses."""
+    """Of this process: bytes that .cache may take in all, and the entries that the process itself uses.
+
+    Entries without links in their paths: the projects of cross-validation's folds share one .cache by a link.
+    """
 
     max_bytes: float = math.inf
     in_use: set[Path] = field(default_factory=set)
@@ -81,12 +85,13 @@ def cache_budget(root: Path, max_gb: float) -> Iterator[None]:
 def make_room(folder: Path, size: int) -> None:
     """Before `size` bytes are written to an entry: remove others, the least recently used first, as the budget asks."""
     if not math.isinf(_budget.max_bytes):
-        _budget.in_use.add(folder)
+        _budget.in_use.add(folder.resolve())
         _evict(_cache_of(folder).parent, size)
 
 
 def fits_cache(folder: Path, size: int, max_gb: float) -> bool:
     """Whether an entry of `size` bytes, beside the others that this process uses, takes at most `max_gb`."""
+    folder = folder.resolve()
     others = (one for one in _budget.in_use if _cache_of(one) == _cache_of(folder) and one != folder)
     return size + sum(_measure(one)[0] for one in others) <= max_gb * 1e9
 
@@ -100,7 +105,7 @@ def _evict(root: Path, size: int) -> None:
         return
     excess = _measure(root / ".cache")[0] + size - _budget.max_bytes
     folders = [folder for kind, pattern in CACHE_KINDS.items() for folder in (root / ".cache" / kind).glob(pattern)]
-    measured = {folder: _measure(folder) for folder in folders if folder not in _budget.in_use}
+    measured = {folder: _measure(folder) for folder in folders if folder.resolve() not in _budget.in_use}
     removed: list[Path] = []
     for folder, (of_entry, _) in sorted(measured.items(), key=lambda item: item[1][1]):
         if excess <= 0:
@@ -132,7 +137,7 @@ def _measure(folder: Path) -> tuple[int, float]:
 
 def mark_used(folder: Path, description: str) -> None:
     """Record that an entry is used now, and its description. A disk that cannot take it is no reason to stop."""
-    _budget.in_use.add(folder)
+    _budget.in_use.add(folder.resolve())
     with suppress(OSError):
         write_text(folder / DESCRIPTION_FILE, f"{description}\n")
 

@@ -31,6 +31,10 @@ class Image(_Record):
     label: str | None = None
     split: Split | None = None  # pinned by the source
     group: str | None = None  # pictures that must stay in one split
+    unit: str | None = None  # name of the group joined with its near-duplicates, in the split's manifests
+    confidence: Annotated[float, Field(gt=0, le=1)] | None = None  # the annotator's, that the label is right
+    columns: dict[str, str] | None = None  # further columns of the table it is from
+    place: int | None = None  # in the order of its source's file names, without folders
     copy_of: int | None = None  # id of the original of an augmented copy
     license: str | None = None
     author: str | None = None

@@ -26,7 +26,7 @@ def metrics_json(
     evaluation: Evaluation[ModelMetricsT],
     model_metrics: Callable[[ModelMetricsT], Mapping[str, object]],
     difference_name: str,
-    kept_head: str = "",
+    vain_lr: float = 0.0,
 ) -> dict[str, dict[str, object]]:
     """metrics.json of either task.
 
@@ -34,17 +34,19 @@ def metrics_json(
         evaluation: of both models.
         model_metrics: one model's metrics as JSON.
         difference_name: the metric that `evaluation.difference` is of.
-        kept_head: as in ReportFacts.
+        vain_lr: as in ReportFacts.
 
     Returns:
-        `test` (the fine-tuned model), `head_only` and `difference`; `kept_head` where the head-only model was kept.
+        `test` (the fine-tuned model), `head_only` and `difference`; instead of the latter `kept_head` where fine-tuning
+        made nothing better: both are one model then, and a model has no difference from itself.
     """
     metrics: dict[str, dict[str, object]] = {
         "test": dict(model_metrics(evaluation.fine_tuned)),
         "head_only": dict(model_metrics(evaluation.head_only)),
-        "difference": dict(estimate_json(difference_name, evaluation.difference)),
     }
-    return metrics | ({"kept_head": {"note": kept_head}} if kept_head else {})
+    if vain_lr:
+        return metrics | {"kept_head": {"lr": vain_lr}}
+    return metrics | {"difference": dict(estimate_json(difference_name, evaluation.difference))}
 
 
 def estimates_json(estimates: Mapping[str, Estimate]) -> dict[str, float | str]:
@@ -53,10 +55,14 @@ def estimates_json(estimates: Mapping[str, Estimate]) -> dict[str, float | str]:
 
 
 def estimate_json(name: str, estimate: Estimate) -> dict[str, float | str]:
-    """A metric as `<name>`, `<name>_low` and `<name>_high`; `<name>_absent` is the reason where it is undefined."""
+    """A metric as `<name>`, `<name>_low` and `<name>_high`.
+
+    `<name>_absent` is the reason where it is undefined; `<name>_note` why it has no interval, or one that may not hold.
+    """
     if estimate.value is None:
         return {f"{name}_absent": estimate.absent}
-    return rounded({name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high})
+    found = rounded({name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high})
+    return found | ({f"{name}_note": estimate.note} if estimate.note else {})
 
 
 def rounded(values: Mapping[str, float | None]) -> dict[str, float | str]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from headstart.base.manifest import Manifest
 from headstart.engine.device import configure_torch
 from headstart.engine.inference import INFERENCE_BATCH, prepare_for_inference, run_inference
-from headstart.engine.pixels import load_pixels
+from headstart.engine.input_spec import Pixels
+from headstart.engine.pixels import LazyPixels, load_pixels
 from headstart.models.file import ModelSpec
 from headstart.params.root import Params
 from headstart.params.training import TrainParams
@@ -32,11 +33,14 @@ def fp32_outputs(
     Returns:
         a function: manifest -> outputs (n, ...) of its pictures, on the CPU.
     """
+    outputs = fp32_pixel_outputs(network, spec, params, batch)
+    return lambda manifest: outputs(load_pixels(manifest.images, root, spec.input, "decode"))
+
+
+def fp32_pixel_outputs(
+    network: nn.Module, spec: ModelSpec, params: Params, batch: int = INFERENCE_BATCH
+) -> Callable[[Pixels | LazyPixels], Tensor]:
+    """The same for pixels (n, s, s, 3) instead of a manifest."""
     compute = configure_torch(TrainParams(precision="fp32", cpu_kernels=params.train.cpu_kernels), params.seed)
     prepared = prepare_for_inference(network, spec.input.size, compute, batch)
-
-    def outputs(manifest: Manifest) -> Tensor:
-        pixels = load_pixels(manifest.images, root, spec.input, "decode")
-        return run_inference(prepared, pixels, spec.input, compute, batch)
-
-    return outputs
+    return lambda pixels: run_inference(prepared, pixels, spec.input, compute, batch)

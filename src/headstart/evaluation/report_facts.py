@@ -28,6 +28,7 @@ class ReportFacts:
         frozen: block by block, whether it had trained in the epoch that was kept.
         notes: warnings, such as test pictures that the backbone may have been pretrained on.
         kept_head: a sentence, where no epoch of fine-tuning beat the head-only model, which was kept; else empty.
+        vain_lr: the learning rate of fine-tuning in that case; else 0.
     """
 
     title: str
@@ -39,6 +40,7 @@ class ReportFacts:
     frozen: Table
     notes: tuple[str, ...] = ()
     kept_head: str = ""
+    vain_lr: float = 0.0
 
 
 def collect_report_facts(
@@ -63,7 +65,8 @@ def collect_report_facts(
     split_metrics = read_json(root / "stages/split/metrics.json")
     weights = read_json(root / "stages/weights/weights.json")
     blocks = read_json(root / "stages/fine-tune/blocks.json")
-    best_epoch = read_json(root / "stages/fine-tune/metrics.json")["best_epoch"]
+    fine_tuned = read_json(root / "stages/fine-tune/metrics.json")
+    best_epoch = fine_tuned["best_epoch"]
     images = [image for manifest in splits.values() for image in manifest.images]
     return ReportFacts(
         title=" or ".join(spec.labels) if len(spec.labels) <= 3 else f"{len(spec.labels)} labels",
@@ -81,8 +84,13 @@ def collect_report_facts(
             header=("block", "name", "parameters", "in the epoch that was kept"),
             rows=tuple((row["block"], row["name"], row["parameters"], row["state"]) for row in blocks),
         ),
-        notes=(*_pretraining_overlap_notes(splits, weights["source"]), *notes),
-        kept_head=kept_head_sentence(params.fine_tune.lr) if best_epoch == 0 else "",
+        notes=(
+            *_pretraining_overlap_notes(splits, weights["source"]),
+            *(leak["sentence"] for leak in split_metrics.get("leaks", []) if leak["sentence"]),
+            *notes,
+        ),
+        kept_head=kept_head_sentence(params.fine_tune.lr, fine_tuned) if best_epoch == 0 else "",
+        vain_lr=params.fine_tune.lr if best_epoch == 0 else 0.0,
     )
 
 
@@ -98,11 +106,19 @@ def _settings(
         "picture size": f"{spec.input.size} px ({spec.input.resize})",
         "frozen": f"{frozen} of {len(of_backbone)} blocks while fine-tuning, in the epoch that was kept",
         "augmented copies": f"{params.augment.copies} of each training picture",
-        "train-head": f"at most {params.train_head.max_epochs()} epochs, learning rate {params.train_head.lr:g}",
+        "train-head": _head_training(params, spec),
         "fine-tune": f"at most {params.fine_tune.max_epochs()} epochs, learning rate {params.fine_tune.lr:g}, "
         f"layer decay {params.fine_tune.layer_decay:g}",
         "seed": str(params.seed),
     }
+
+
+def _head_training(params: Params, spec: ModelSpec) -> str:
+    section = params.train_head
+    if spec.task != "classify" or not spec.head.is_fitted:
+        return f"at most {section.max_epochs()} epochs, learning rate {section.lr:g}"
+    decay = "chosen by cross-validation" if section.weight_decay == "auto" else f"{section.weight_decay:g}"
+    return f"{spec.head.kind} head, solved to its optimum; weight decay {decay}"
 
 
 def _pretraining_overlap_notes(splits: Mapping[Split, Manifest], weights_source: str) -> list[str]:

@@ -14,6 +14,7 @@ from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.report_tables import (
     MetricRow,
     Table,
+    counted,
     counts_table,
     format_cell,
     format_decimal,
@@ -63,6 +64,7 @@ def render_page(
         "percent": format_percent,
         "decimal": format_decimal,
         "thousands": format_cell,
+        "counted": counted,
         "data_uri": data_uri,
         "inline_code": inline_code,
     }

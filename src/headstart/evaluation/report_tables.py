@@ -8,6 +8,7 @@ import numpy as np
 from headstart.base.arrays import Ints
 from headstart.base.manifest import Split
 from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.intervals import FEW_UNITS
 
 Cell = str | int | float
 
@@ -67,19 +68,58 @@ def format_or_dash(value: float | None, format_value: Callable[[float], str]) ->
 
 
 def format_estimate(estimate: Estimate, format_value: Callable[[float], str]) -> tuple[str, str]:
-    """A metric and its interval; without an interval the second is empty, without a value it is the reason."""
+    """A metric and its interval, with the note where it may not hold.
+
+    Without an interval the second is the note alone, without a value it is the reason.
+    """
     if estimate.value is None:
         return ABSENT, estimate.absent
+    interval = format_range(estimate, format_value)
+    return format_value(estimate.value), "; ".join(text for text in (interval, estimate.note) if text)
+
+
+def format_range(estimate: Estimate, format_value: Callable[[float], str], word: str = "to") -> str:
+    """The interval, `82.7 % to 89.6 %`; empty where there is none."""
     if estimate.low is None or estimate.high is None:
-        return format_value(estimate.value), ""
-    return format_value(estimate.value), f"{format_value(estimate.low)} to {format_value(estimate.high)}"
+        return ""
+    return f"{format_value(estimate.low)} {word} {format_value(estimate.high)}"
+
+
+def format_with_interval(estimate: Estimate, format_value: Callable[[float], str]) -> str:
+    """Both in one cell: `86.5 % (82.7 % to 89.6 %)`; a dash with the reason where there is no value."""
+    value, interval = format_estimate(estimate, format_value)
+    return f"{value} ({interval})" if interval else value
 
 
 def format_interval(estimate: Estimate, format_value: Callable[[float], str]) -> str:
     """A 95 % interval in a sentence, and what it means."""
     return (
-        f"{format_estimate(estimate, format_value)[1].replace(' to ', ' and ')} "
+        f"{format_range(estimate, format_value, 'and')} "
         "(95\N{NO-BREAK SPACE}% interval: another test set would give a somewhat different value)"
+    )
+
+
+def interval_sentence(
+    what: str, estimate: Estimate, format_value: Callable[[float], str], *, pictures: int, units: int
+) -> str:
+    """Between which values a metric is, and which chances that covers.
+
+    Args:
+        what: the metric, such as `its accuracy`.
+        estimate: of the test pictures, with an interval.
+        format_value: for its values.
+        pictures: number of test pictures.
+        units: of how many units they are.
+    """
+    drawn, others = counted(pictures, "picture"), "pictures"
+    if units < pictures:
+        drawn += f" of {counted(units, 'unit')}, a unit being a group and its near-duplicates, or a picture alone"
+        others = "units"
+    few = f" With fewer than {FEW_UNITS} units the interval may not hold." if units < FEW_UNITS else ""
+    return (
+        f"On other {others} of the same kind {what} is probably between {format_range(estimate, format_value, 'and')} "
+        f"(95\N{NO-BREAK SPACE}% interval). That covers the choice of the test pictures ({drawn}), but neither another "
+        f"split nor another seed of training.{few}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from headstart.base.manifest import SPLITS, Manifest, Split, read_manifest
+from headstart.evaluation.report_tables import counted
 from headstart.evaluation.writer import Results, write_results
 from headstart.params.root import Params
 
@@ -25,4 +26,5 @@ def evaluate(params: Params, root: Path, evaluate_models: EvaluateModels) -> Non
     splits = {split: read_manifest(root / f"stages/split/{split}.json") for split in SPLITS}
     results, summary = evaluate_models(splits, params, root)
     write_results(root / "stages/evaluate", results)
-    print(f"evaluate: test {summary} on {len(splits['test'].images)} pictures; stages/evaluate/report.html")
+    test = f"test {summary} on {counted(len(splits['test'].images), 'picture')}"
+    print(f"evaluate: {results.lead}{test}; stages/evaluate/report.html")

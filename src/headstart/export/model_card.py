@@ -6,6 +6,7 @@ from typing import Any
 
 from headstart.base.detections import BACKGROUND
 from headstart.base.files import read_csv, read_json, write_text
+from headstart.base.kept_head import kept_head_sentence
 from headstart.base.manifest import SPLITS, count_licenses, count_sources, read_manifest
 from headstart.base.reproduce import REPRODUCE_COMMANDS, REPRODUCE_NOTE
 from headstart.models.file import ModelSpec
@@ -36,12 +37,15 @@ def write_model_card(
     environment.filters["escape_pipe"] = lambda text: str(text).replace("|", "\\|")
     stages = root / "stages"
     images = [image for split in SPLITS for image in read_manifest(stages / f"split/{split}.json").images]
+    training = {name: read_json(stages / name / "metrics.json") for name in ("train-head", "fine-tune")}
+    kept = metrics.get("kept_head")
     text = environment.get_template("detector_card.md.j2" if spec.detector else "classifier_card.md.j2").render(
         spec=spec,
         test=metrics["test"],
-        kept_head=metrics.get("kept_head", {}).get("note", ""),
+        kept_head=kept_head_sentence(kept["lr"], training["fine-tune"]) if kept else "",
         nms=metrics.get("class_agnostic_nms"),
         head_only=metrics["head_only"],
+        cv=metrics.get("cv"),
         parity=parity,
         speed=speed,
         weights=read_json(stages / "weights/weights.json"),
@@ -49,7 +53,7 @@ def write_model_card(
         sources=count_sources(images),
         licenses=count_licenses(images),
         blocks=read_json(stages / "fine-tune/blocks.json"),
-        training={name: read_json(stages / name / "metrics.json") for name in ("train-head", "fine-tune")},
+        training=training,
         confusion=_confusion_rows(stages / "evaluate/plots/confusion.csv", spec),
         reproduce_note=REPRODUCE_NOTE,
         reproduce_commands=REPRODUCE_COMMANDS,

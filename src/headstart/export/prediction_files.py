@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.errors import UserError, first_line, missing_file
-from headstart.export.predictor import FilePrediction, read_picture
+from headstart.export.answer_text import MAX_NAMED
+from headstart.export.predictor import FilePrediction, ModelPrediction, read_picture
 from headstart.images.decode import PictureError, open_upright
 from headstart.images.draw_boxes import DrawnBox, draw_boxes
 from headstart.images.picture_files import PICTURE_SUFFIXES, list_pictures
@@ -43,10 +44,22 @@ def to_json_row(prediction: FilePrediction) -> dict[str, Any]:
     """A prediction for programs."""
     row: dict[str, Any] = {"image": printable_path(prediction.path)}
     if prediction.boxes is None:
-        row |= {"label": prediction.label, "probabilities": prediction.probabilities}
+        row |= classification_row(prediction)
     else:
         row["boxes"] = [box.to_json() for box in prediction.boxes]
     return row | {"error": prediction.error}
+
+
+def classification_row(prediction: ModelPrediction) -> dict[str, Any]:
+    """A classifier's answer for programs: `label` is the most probable one, `answer` what is to be said."""
+    return {
+        "label": prediction.label,
+        "probabilities": prediction.probabilities,
+        "answer": prediction.answer,
+        "labels_in_set": list(prediction.labels_in_set),
+        "unknown": prediction.unknown,
+        "strangeness": prediction.strangeness,
+    }
 
 
 def printable_path(path: Path) -> str:
@@ -59,12 +72,27 @@ def to_text(prediction: FilePrediction) -> str:
     if prediction.error:
         return f"not read: {prediction.error}"
     if prediction.boxes is None:
-        return f"{prediction.label} {prediction.probabilities[prediction.label]:.3f}"
+        return _classification_text(prediction)
     boxes = (
         f"{box.label} {box.score:.3f} at {', '.join(f'{value:.0f}' for value in box.corners)}"
         for box in prediction.boxes
     )
     return "; ".join(boxes) or "no detections"
+
+
+def _classification_text(prediction: FilePrediction) -> str:
+    """`cat 0.990`, `cat or dog (cat 0.550, dog 0.440)` or `none of these (nearest: cat 0.610)`."""
+
+    def scored(label: str) -> str:
+        return f"{label} {prediction.probabilities[label]:.3f}"
+
+    if prediction.unknown:
+        return f"{prediction.answer} (nearest: {scored(prediction.label)})"
+    labels = prediction.labels_in_set
+    if len(labels) == 1:
+        return scored(labels[0])
+    more = ", …" if len(labels) > MAX_NAMED else ""
+    return f"{prediction.answer} ({', '.join(map(scored, labels[:MAX_NAMED]))}{more})"
 
 
 def save_images_with_boxes(predictions: Sequence[FilePrediction], out: Path) -> list[Path]:

@@ -12,16 +12,24 @@ from headstart.base.arrays import Floats32, Ints
 from headstart.base.errors import UserError, first_line, missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec, Pixels, boxes_from_input, resize_to_input
+from headstart.export.answer_text import answer_text
 from headstart.images.decode import MAX_BYTES, MAX_PIXELS, PictureError, open_upright
 
 OutputT = TypeVar("OutputT", bound="ClassifierOutput | DetectorOutput")
 
 
 class ClassifierOutput(NamedTuple):
-    """A classifier's outputs, (n, labels): logits, and calibrated probabilities. The names are the ONNX file's."""
+    """A classifier's outputs. The names are the ONNX file's.
+
+    Attributes:
+        logits: (n, labels).
+        probabilities: calibrated, (n, labels).
+        strangeness: distance from the training pictures, (n,); NaN: the model was exported without it.
+    """
 
     logits: Floats32
     probabilities: Floats32
+    strangeness: Floats32
 
 
 class DetectorOutput(NamedTuple):
@@ -58,15 +66,26 @@ class ModelPrediction:
     Attributes:
         probabilities: by label, in the labels' order; empty for a detector.
         boxes: the highest-scoring first; None for a classifier.
+        strangeness: distance from the training pictures; None: the model does not give it.
+        unknown: the picture is none of the labels.
+        labels_in_set: labels that the picture may have, the most probable one first; empty for a detector.
     """
 
     probabilities: dict[str, float]
     boxes: tuple[DetectedBox, ...] | None = None
+    strangeness: float | None = None
+    unknown: bool = False
+    labels_in_set: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """The most probable label; empty where there are no probabilities."""
         return max(self.probabilities, key=self.probabilities.__getitem__, default="")
+
+    @property
+    def answer(self) -> str:
+        """The label, `cat or dog` or `none of these`; empty where there are no probabilities."""
+        return answer_text(self.labels_in_set, self.unknown) if self.probabilities else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +138,9 @@ class Predictor:
         labels: their names.
         input: the network's input.
         threshold: score from which a detector's box counts; None: the model is a classifier.
+        unknown_above: strangeness above which a picture is none of the labels; None: there is no such picture.
+        set_thresholds: probability from which a label is in a picture's set, in the labels' order; None: the most
+            probable one alone is. Both are None too for a detector, and a model exported by an older version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -136,6 +158,8 @@ class Predictor:
         self.labels: list[str] = content["labels"]
         self.input = InputSpec.model_validate(content["input"])
         self.threshold: float | None = content.get("threshold")
+        self.unknown_above: float | None = content.get("unknown", {}).get("threshold")
+        self.set_thresholds: list[float] | None = content.get("prediction_sets", {}).get("thresholds")
         options = onnxruntime.SessionOptions()
         # Threads that spin while they wait take the cores from those that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -146,10 +170,14 @@ class Predictor:
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
             raise UserError(f"{path}: damaged ({first_line(error)}); run `dvc repro` to make it anew") from None
+        self._outputs = {output.name for output in self._session.get_outputs()}
 
     def classifier_output(self, pixels: Pixels) -> ClassifierOutput:
         """A classifier's outputs for pixels (n, size, size, 3)."""
-        return ClassifierOutput(*self._run_session(ClassifierOutput._fields, pixels))
+        outputs = self._run_session([name for name in ClassifierOutput._fields if name in self._outputs], pixels)
+        if "strangeness" not in self._outputs:
+            outputs.append(np.full(len(pixels), np.nan, np.float32))
+        return ClassifierOutput(*outputs)
 
     def detector_output(self, pixels: Pixels) -> DetectorOutput:
         """A detector's outputs for pixels (n, size, size, 3)."""
@@ -173,7 +201,7 @@ class Predictor:
                 yield FilePrediction({}, None if self.threshold is None else (), path=path, error=reason)
                 continue
             (prediction,) = self.predict_images([image], self.threshold or 0.0)
-            yield FilePrediction(prediction.probabilities, prediction.boxes, path=path)
+            yield FilePrediction(**vars(prediction), path=path)
 
     def predict_images(self, images: Sequence[PreprocessedImage], min_score: float = 0.0) -> list[ModelPrediction]:
         """Predictions for pictures, in one forward pass; a detector's boxes only from `min_score` on."""
@@ -187,13 +215,27 @@ class Predictor:
     ) -> list[ModelPrediction]:
         """Outputs for pictures as predictions; `min_score` as in `predict_images`."""
         if isinstance(output, ClassifierOutput):
-            return [
-                ModelPrediction(dict(zip(self.labels, map(float, row), strict=True))) for row in output.probabilities
-            ]
+            rows = zip(output.probabilities.tolist(), output.strangeness.tolist(), strict=True)
+            return [self._classification(probabilities, strangeness) for probabilities, strangeness in rows]
         return [
             ModelPrediction({}, self._detected_boxes(DetectorOutput(*of_image), image, min_score))
             for image, *of_image in zip(images, *output, strict=True)
         ]
+
+    def _classification(self, probabilities: list[float], strangeness: float) -> ModelPrediction:
+        """One picture's answer; `strangeness` may be NaN."""
+        ranked = sorted(range(len(self.labels)), key=lambda label: -probabilities[label])
+        in_set = [
+            label
+            for label in ranked
+            if label == ranked[0] or (self.set_thresholds and probabilities[label] >= self.set_thresholds[label])
+        ]
+        return ModelPrediction(
+            dict(zip(self.labels, probabilities, strict=True)),
+            strangeness=None if np.isnan(strangeness) else strangeness,
+            unknown=self.unknown_above is not None and strangeness > self.unknown_above,
+            labels_in_set=tuple(self.labels[label] for label in in_set),
+        )
 
     def _detected_boxes(
         self, output: DetectorOutput, image: PreprocessedImage, min_score: float

@@ -71,14 +71,16 @@ def find_float_nodes(graph: Any) -> list[str]:
     """Names of the nodes that stay in float: the last convolutions, and all nodes that no weighted node depends on.
 
     These compute a detector's logits and offsets, and boxes from them, where 256 levels are too few. RoiAlign and Where
-    pass a feature map on, which is quantized; their other inputs (boxes, a choice between maps) stay in float.
+    pass a feature map on, which is quantized; their other inputs (boxes, a choice between maps) stay in float. So does
+    what computes a picture's strangeness from its features: small differences of distances, beside a threshold in fp32.
 
     Args:
         graph: ONNX GraphProto.
     """
     producer = {name: node for node in graph.node for name in node.output}
-    quantized = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
-    waiting = [name for node in graph.node if node.op_type in WEIGHTED_OPERATORS for name in node.input]
+    weighted = [node for node in graph.node if node.op_type in WEIGHTED_OPERATORS and not _of_strangeness(node)]
+    quantized = [node for node in weighted if node.op_type != "Conv"]
+    waiting = [name for node in weighted for name in node.input]
     visited: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -90,3 +92,8 @@ def find_float_nodes(graph: Any) -> list[str]:
         waiting += {"RoiAlign": node.input[:1], "Where": node.input[1:]}.get(node.op_type, node.input)
     names = {node.name for node in quantized}
     return [node.name for node in graph.node if node.name not in names]
+
+
+def _of_strangeness(node: Any) -> bool:
+    """Whether a node's weights are of `models.answer_rules.StrangenessScore`, by their names."""
+    return any(".strangeness." in name for name in node.input)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headstart.base.files import read_json, write_text
 from headstart.base.manifest import Manifest, xyxy_to_xywh
+from headstart.base.units import unit_name
 from headstart.export.predictor import DetectedBox, ModelPrediction
 
 FILE_NAME = "answers.json"
@@ -24,6 +25,7 @@ class SavedPredictions(BaseModel):
         labels: names in the order of the model's outputs.
         probabilities: by picture, calibrated; empty for a detector.
         boxes: by picture, of all scores; empty for a classifier.
+        units: by picture, the unit that it shares with others; pictures alone and those of earlier files have none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -32,6 +34,7 @@ class SavedPredictions(BaseModel):
     labels: tuple[str, ...]
     probabilities: dict[str, tuple[float, ...]] = {}
     boxes: dict[str, tuple[ScoredBoxRow, ...]] = {}
+    units: dict[str, str] = {}
 
     def pictures(self) -> frozenset[str]:
         """The sha256 of every picture that was predicted."""
@@ -57,7 +60,8 @@ def collect_predictions(test: Manifest, labels: list[str], predictions: Sequence
         predictions: in the order of the test set's pictures.
     """
     by_picture = dict(zip((image.sha256 for image in test.images), predictions, strict=True))
-    saved = SavedPredictions(test_set=manifest_digest(test), labels=tuple(labels))
+    units = {image.sha256: name for image in test.images if (name := unit_name(image)) != image.sha256}
+    saved = SavedPredictions(test_set=manifest_digest(test), labels=tuple(labels), units=units)
     if predictions[0].boxes is None:
         probabilities = {
             sha256: tuple(round(value, 6) for value in one.probabilities.values()) for sha256, one in by_picture.items()
@@ -76,8 +80,11 @@ def write_predictions(predictions: SavedPredictions, folder: Path) -> None:
     """Write answers.json, one picture a line."""
     labels = json.dumps(predictions.labels, ensure_ascii=False)
     parts = [f'{{"exam": "{predictions.test_set}", "labels": {labels}']
-    for field in ("probabilities", "boxes"):
-        rows = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in getattr(predictions, field).items()]
+    for field in ("probabilities", "boxes", "units"):
+        rows = [
+            f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
+            for key, value in getattr(predictions, field).items()
+        ]
         parts.append(f'"{field}": {{\n' + ",\n".join(rows) + "\n}")
     write_text(folder / FILE_NAME, ",\n".join(parts) + "}\n")
 

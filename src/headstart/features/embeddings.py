@@ -4,12 +4,10 @@ Embeddings are the backbone's pooled features, in fp32; activations are what its
 out, in the precision of the forward pass.
 """
 
-import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,82 +15,27 @@ from torch import Tensor, nn
 
 from headstart.base import distributed
 from headstart.base.cache_dir import format_size, mark_used
-from headstart.base.code_digest import code_digest
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image
 from headstart.base.parallel import parallel_map
 from headstart.base.progress import track
 from headstart.engine.cpu.optimize import optimize
-from headstart.engine.device import Compute
 from headstart.engine.equivalence import example_input
 from headstart.engine.fold_batch_norm import fold_batch_norm
 from headstart.engine.inference import INFERENCE_BATCH, run_inference, run_inference_on_rows
-from headstart.engine.input_spec import InputSpec
 from headstart.engine.pixels import read_pixels
+from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.features.row_cache import read_cached_rows, write_cached_rows
-from headstart.features.split_network import SplitNetwork, split_network
-from headstart.models.file import ModelSpec, hash_tensors
+from headstart.features.split_network import SplitNetwork, split_features
+from headstart.models.block_features import BlockFeatures
 from headstart.models.freeze import freeze_blocks, list_blocks, resolve_freeze_depth
 
-# What computes rows, from a picture's file to the cache: part of its key.
-ROW_CODE = (
-    "headstart.engine",
-    "headstart.features",
-    *(f"headstart.models.{name}" for name in ("backbone", "detector_parts", "freeze", "pretrained", "pyramid")),
-    "headstart.models.torchvision_detectors",
-)
 BATCHES_PER_SHARD = 16  # batches in one file of the cache; what a kill can lose
 
 
-@dataclass(frozen=True)
-class FrozenBackbone:
-    """A pretrained backbone, how it runs, and where its features are cached.
-
-    Attributes:
-        build: returns the network; called only when a picture is missing, since it costs seconds of imports.
-        sha256: of its weights.
-        input_spec: preprocessing.
-        compute: device, precision, kernels.
-        root: of the repository.
-        name: of the network: two may share names and shapes of weights, and compute something else.
-        max_gb: that activations may take, 10^9 bytes.
-    """
-
-    build: Callable[[], nn.Module]
-    sha256: str
-    input_spec: InputSpec
-    compute: Compute
-    root: Path
-    name: str = ""
-    max_gb: float = math.inf
-
-    @classmethod
-    def of(
-        cls,
-        build: Callable[[], nn.Module],
-        tensors: Mapping[str, Tensor],
-        spec: ModelSpec,
-        compute: Compute,
-        root: Path,
-        max_gb: float = math.inf,
-    ) -> "FrozenBackbone":
-        """The backbone of a model: `tensors` are its weights, `spec` gives its name and preprocessing."""
-        name = spec.backbone or spec.detector
-        return cls(build, hash_tensors(tensors), spec.input, compute, root, name, max_gb)
-
-    def cache_folder(self, kind: str, *more: object) -> Path:
-        """Where rows are cached: the key is all that they depend on, the picture aside."""
-        code = [*(f"{name} {version(name)}" for name in ("pillow", "timm", "torch")), code_digest(ROW_CODE)]
-        parts = (self.name, self.sha256, self.input_spec.model_dump_json(), self.compute.description(), *code, *more)
-        return self.root / f".cache/{kind}" / hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
-
-    def description(self) -> str:
-        """What rows depend on: `resnet50 (weights 1a2b3c4d), 224 px squash, cpu bf16`."""
-        compute = self.compute.description()
-        return f"{self.name} (weights {self.sha256[:8]}), {self.input_spec.description()}, {compute}".lstrip()
-
-
-def compute_embeddings(images: Sequence[Image], backbone: FrozenBackbone, depth: int = 0) -> Tensor:
+def compute_embeddings(
+    images: Sequence[Image], backbone: FrozenBackbone, depth: int = 0, features: Literal["last", "blocks"] = "last"
+) -> Tensor:
     """Features (n, features), fp32, of pictures in their order; only pictures missing from the cache are run.
 
     They are the same bits whatever `depth` is.
@@ -101,19 +44,59 @@ def compute_embeddings(images: Sequence[Image], backbone: FrozenBackbone, depth:
         images: pictures; the cache identifies them by their sha256.
         backbone: whose features.
         depth: if not 0, fine-tuning needs the activations of so many blocks: they are cached on the way.
+        features: last: the pooled ones alone; blocks: then those of `backbone.levels`.
     """
-    folder = backbone.cache_folder("embeddings")
-    mark_used(folder, backbone.description())
+    if features == "last":
+        backbone = replace(backbone, levels=())
+    folder = _embeddings_folder(backbone)
+    mark_used(folder, f"{backbone.description()}{', with features of blocks' if backbone.levels else ''}")
     rows = read_cached_rows(folder, _names(images))
-    missing = _missing_images(images, rows)
+    missing = to_run = _missing_images(images, rows)
     if missing and depth:
-        features = _features_from_activations(missing, backbone, depth)
-        if features is not None:
-            rows |= write_cached_rows(folder, [image.sha256 for image in missing], features)
-            missing = []
-    if missing:
-        rows |= _run_and_cache(missing, backbone, build_folded_backbone(backbone)[0], folder, torch.float32)
+        found = _features_from_activations(missing, backbone, depth)
+        if found is not None:
+            rows |= write_cached_rows(folder, [image.sha256 for image in missing], found)
+            to_run = []
+    if to_run:
+        rows |= _run_and_cache(to_run, backbone, _whole_network(backbone), folder, torch.float32)
+    if missing and backbone.levels:
+        _cache_last_too(missing, backbone, rows)
     return torch.stack([rows[image.sha256] for image in images])
+
+
+def _embeddings_folder(backbone: FrozenBackbone) -> Path:
+    return backbone.cache_folder("embeddings", *(["blocks", backbone.levels] if backbone.levels else []))
+
+
+def _whole_network(backbone: FrozenBackbone) -> nn.Module:
+    """Pictures -> features, batch norm folded."""
+    network, _ = build_folded_backbone(backbone)
+    return BlockFeatures(network, backbone.levels) if backbone.levels else network
+
+
+def _cache_last_too(images: Sequence[Image], backbone: FrozenBackbone, rows: Mapping[str, Tensor]) -> None:
+    """Cache the pooled features, which rows with those of blocks begin with, for `features: last`.
+
+    One batch of these pictures shows whether they are the bits that the backbone alone gives.
+    """
+    network, batch = build_folded_backbone(backbone)[0], images[:INFERENCE_BATCH]
+    last = _run_on_files(network, batch, backbone)
+    width = last.shape[1]
+    folder = _embeddings_folder(replace(backbone, levels=()))
+    cached = read_cached_rows(folder, _names(images))
+    missing = _missing_images(images, cached)
+    if missing and torch.equal(last, torch.stack([rows[image.sha256][:width] for image in batch])):
+        features = torch.stack([rows[image.sha256][:width] for image in missing])
+        mark_used(folder, replace(backbone, levels=()).description())
+        write_cached_rows(folder, [image.sha256 for image in missing], features)
+
+
+def _run_on_files(network: nn.Module, images: Sequence[Image], backbone: FrozenBackbone) -> Tensor:
+    """Outputs for a batch of pictures, as `_run_and_cache` computes them."""
+    compute, input_spec = backbone.compute, backbone.input_spec
+    pixels = np.stack([read_pixels(backbone.root / image.file_name, input_spec) for image in images])
+    optimized = optimize(compute.to_device(network), compute, example_input(input_spec.size), training=False)
+    return run_inference(optimized, pixels, input_spec, compute)
 
 
 def _features_from_activations(images: Sequence[Image], backbone: FrozenBackbone, depth: int) -> Tensor | None:
@@ -122,21 +105,16 @@ def _features_from_activations(images: Sequence[Image], backbone: FrozenBackbone
     Activations are cached in the precision of the forward pass. Some networks keep them in fp32 inside a bf16 pass, and
     features must not depend on what is cached; one batch of these pictures shows it.
     """
-    compute, size = backbone.compute, backbone.input_spec.size
+    compute = backbone.compute
     parts = _split_backbone(backbone, depth)
     activations = compute_activations(images, backbone, depth, parts)
     inputs = [activations[image.sha256] for image in images]
     upper = optimize(compute.to_device(parts.upper), compute, torch.stack(inputs[:2]).float(), training=False)
     features = run_inference_on_rows(upper, inputs, compute, shared=True)
     batch = images[:INFERENCE_BATCH]
-    pixels = np.stack([read_pixels(backbone.root / image.file_name, backbone.input_spec) for image in batch])
-
-    def run(network: nn.Module) -> Tensor:
-        optimized = optimize(compute.to_device(network), compute, example_input(size), training=False)
-        return run_inference(optimized, pixels, backbone.input_spec, compute)
-
-    exact = torch.equal(run(parts.lower), torch.stack(inputs[: len(batch)]).float())
-    same = exact and torch.equal(run(build_folded_backbone(backbone)[0]), features[: len(batch)])
+    lower = _run_on_files(parts.lower, batch, backbone)
+    exact = torch.equal(lower, torch.stack(inputs[: len(batch)]).float())
+    same = exact and torch.equal(_run_on_files(_whole_network(backbone), batch, backbone), features[: len(batch)])
     return features if distributed.broadcast_object(same) else None
 
 
@@ -166,7 +144,8 @@ def compute_activations(
             )
         return split.lower
 
-    return compute_activation_rows(images, backbone, build_lower, f"blocks below {depth}")
+    part = f"blocks below {depth}{f' with features of {backbone.levels}' if backbone.levels else ''}"
+    return compute_activation_rows(images, backbone, build_lower, part)
 
 
 def compute_activation_rows(
@@ -209,7 +188,7 @@ def build_folded_backbone(backbone: FrozenBackbone, depth: int = 0) -> tuple[nn.
 
 def _split_backbone(backbone: FrozenBackbone, depth: int) -> SplitNetwork:
     network, frozen = build_folded_backbone(backbone, depth)
-    return split_network(network, frozen, backbone.input_spec.size)
+    return split_features(network, backbone.levels, frozen, backbone.input_spec.size)
 
 
 def _names(images: Sequence[Image]) -> set[str]:

@@ -12,6 +12,7 @@ from headstart.base.errors import UserError, first_line
 from headstart.engine.equivalence import example_input
 from headstart.engine.trace import TRACE_ERRORS, trace_layers
 from headstart.features.activation_rows import Shapes, activations_to_rows, rows_to_activations
+from headstart.models.block_features import BlockFeatures
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,17 @@ def split_network(backbone: nn.Module, frozen: Collection[str], size: int) -> Sp
     return SplitNetwork(lower, upper, sum(math.prod(shape) for shape in shapes))
 
 
+def split_features(backbone: nn.Module, levels: Sequence[str], frozen: Collection[str], size: int) -> SplitNetwork:
+    """`split_network` for the features that a head takes: of these levels beside the pooled ones; empty: without."""
+    if not levels:
+        return split_network(backbone, frozen, size)
+    return split_network(BlockFeatures(backbone, levels), {f"trunk.{name}" for name in frozen}, size)
+
+
 def _split_error(backbone: nn.Module, reason: str) -> UserError:
+    name = type(getattr(backbone, "trunk", backbone)).__name__
     return UserError(
-        f"params.yaml: fine_tune.cache_frozen: true: {type(backbone).__name__} cannot be split at freeze_depth "
-        f"({reason}); give false"
+        f"params.yaml: fine_tune.cache_frozen: true: {name} cannot be split at freeze_depth ({reason}); give false"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from headstart.base.files import csv_text, write_text
 from headstart.base.manifest import Annotation, Image, Manifest, make_categories
 from headstart.fetch.boxes import PixelBoxes
+from headstart.fetch.file_order import file_order
 from headstart.fetch.sources.records import Rejection, SourceImage
 
 FETCH_FOLDER = Path("stages/fetch")
@@ -43,8 +44,9 @@ def build_manifest(stored: list[StoredImage], *, boxes: bool) -> Manifest:
     id_of_name = {category.name: category.id for category in categories}
     images: list[Image] = []
     annotations: list[Annotation] = []
-    for image_id, item in enumerate(stored, start=1):
-        images.append(_manifest_image(image_id, item, None if boxes else item.source_image.label))
+    places = file_order([item.source_image for item in stored])
+    for image_id, (item, place) in enumerate(zip(stored, places, strict=True), start=1):
+        images.append(_manifest_image(image_id, item, None if boxes else item.source_image.label, place))
         for box in item.pixel_boxes.boxes:
             annotation = Annotation(
                 id=len(annotations) + 1,
@@ -58,7 +60,7 @@ def build_manifest(stored: list[StoredImage], *, boxes: bool) -> Manifest:
     return Manifest(images=tuple(images), annotations=tuple(annotations), categories=categories)
 
 
-def _manifest_image(image_id: int, item: StoredImage, label: str | None) -> Image:
+def _manifest_image(image_id: int, item: StoredImage, label: str | None, place: int) -> Image:
     return Image(
         id=image_id,
         file_name=item.file_name,
@@ -69,6 +71,9 @@ def _manifest_image(image_id: int, item: StoredImage, label: str | None) -> Imag
         label=label,
         split=item.source_image.split,
         group=item.source_image.group,
+        confidence=item.source_image.confidence,
+        columns=None if item.source_image.columns is None else dict(item.source_image.columns),
+        place=place,
         license=item.source_image.license,
         author=item.source_image.author,
         landing_url=item.source_image.landing_url,

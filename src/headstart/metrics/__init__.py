@@ -1,12 +1,20 @@
-"""Arrays in, numbers out: classification and detection metrics, calibration, thresholds, bootstrap intervals."""
+"""Arrays in, numbers out: classification and detection metrics, calibration, thresholds, intervals."""
 
 __all__ = [
+    "average_precision",
     "bootstrap",
     "calibration",
+    "calibration_error",
     "classification",
     "coco_matching",
+    "conformal",
     "detection",
+    "intervals",
     "label_overlap",
+    "paired_test",
+    "rejection",
+    "slices",
     "source_bias",
+    "strangeness",
     "threshold",
 ]

@@ -22,12 +22,14 @@ class Estimate:
         low: lower end of the interval; None without one.
         high: upper end.
         absent: why there is no value; empty where there is one.
+        note: why the interval may not hold, or why there is none beside a value; empty where it holds.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     absent: str = ""
+    note: str = ""
 
 
 def resample_weights(pictures: int, times: int, seed: int, width: int = 0) -> Iterator[Floats]:

@@ -1,6 +1,6 @@
 """Temperature scaling (Guo et al. 2017): a classifier's logits to probabilities, raw and calibrated. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -40,12 +40,19 @@ class ClassifierPredictions:
         raw: probabilities before calibration, (n, classes).
         calibrated: probabilities after it, (n, classes).
         temperature: by which the logits were divided.
+        units: number of each picture's unit, (n,), as `base.units.unit_numbers` gives it; by default each is alone.
     """
 
     labels: Ints
     raw: Floats
     calibrated: Floats
     temperature: float
+    units: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.units) == 0:
+            object.__setattr__(self, "units", np.arange(len(self.labels)))
+        assert self.units.shape == self.labels.shape, f"{self.units.shape} units of {self.labels.shape} labels"
 
     @cached_property
     def predicted(self) -> Ints:
@@ -66,14 +73,18 @@ class ClassifierPredictions:
         return matrix
 
 
-def calibrate_logits(logits: SplitLogits) -> ClassifierPredictions:
-    """Probabilities of the test pictures, calibrated with the temperature that fits val best."""
+def calibrate_logits(logits: SplitLogits, units: Ints | None = None) -> ClassifierPredictions:
+    """Probabilities of the test pictures, calibrated with the temperature that fits val best; `units` are theirs."""
     from scipy.special import softmax
 
     temperature = fit_temperature(logits.val, logits.val_labels)
     test = np.asarray(logits.test, dtype=np.float64)
     return ClassifierPredictions(
-        logits.test_labels, softmax(test, axis=1), softmax(test / temperature, axis=1), temperature
+        logits.test_labels,
+        softmax(test, axis=1),
+        softmax(test / temperature, axis=1),
+        temperature,
+        np.arange(len(test)) if units is None else units,
     )
 
 
@@ -82,8 +93,12 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv 1706.04599). The loss is convex in 1/T and so
     has one minimum in log T, which is searched within TEMPERATURE_BOUNDS. Above 1 the model was overconfident, below 1
-    underconfident. Without a wrong prediction the loss falls all the way to T = 0: such pictures determine no
-    temperature, and T stays 1.
+    underconfident.
+
+    Without a wrong prediction the loss falls all the way to T = 0. The targets are then smoothed as Platt (1999) does,
+    with one more picture predicted right and one wrong: (n + 1) / (n + 2) for the label, the rest for the others. That
+    lowers the temperature of a model whose confidence is below what n right answers show. It never raises it above 1,
+    since n right answers are no sign of overconfidence.
 
     Args:
         logits: (n, classes).
@@ -93,15 +108,19 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     from scipy.special import log_softmax
 
     logits = np.asarray(logits, dtype=np.float64)
-    if (logits.argmax(axis=1) == labels).all():
-        return 1.0
+    pictures, classes = logits.shape
+    without_mistake = bool((logits.argmax(axis=1) == labels).all())
+    wrong = 1 / (pictures + 2) if without_mistake else 0.0
+    targets = np.full(logits.shape, wrong / (classes - 1))
+    targets[np.arange(pictures), labels] = 1 - wrong
 
     def negative_log_likelihood(log_t: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(labels)), labels].mean())
+        return -float((targets * log_softmax(logits / np.exp(log_t), axis=1)).sum(axis=1).mean())
 
     low, high = np.log(TEMPERATURE_BOUNDS)
     result = minimize_scalar(negative_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-7})
-    return float(np.exp(result.x))
+    temperature = float(np.exp(result.x))
+    return min(temperature, 1.0) if without_mistake else temperature
 
 
 def confidence_bin(confidence: Floats) -> Ints:

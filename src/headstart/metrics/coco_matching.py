@@ -5,8 +5,8 @@ Metrics, bootstrap intervals, threshold, confusion matrix and gallery are all co
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from headstart.base.arrays import Bools, Floats, Ints
 from headstart.base.detections import Detection, check_detections
 from headstart.base.manifest import Manifest
+from headstart.base.units import unit_numbers
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  # 0.5 is the first, 0.75 the sixth
+SIZES = ("small", "medium", "large")  # pycocotools' ranges of area after the first, which is "all"
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,26 @@ class DetectionMatches:
         classes: matches by class.
         stats: pycocotools' twelve metrics; -1 where there is no ground truth box.
         precision: at the recalls 0, 0.01 … 1, (10, 101, classes); -1 for a class without ground truth boxes.
+        units: the number of each picture's unit, (n,); by default each picture is one.
+        sizes: matches by class, where ground truth boxes of other sizes are ignored, by the names of SIZES.
     """
 
     classes: tuple[ClassMatches, ...]
     stats: Floats
     precision: Floats
+    units: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    sizes: Mapping[str, tuple[ClassMatches, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.units):
+            object.__setattr__(self, "units", np.arange(len(self.classes[0].ground_truth_counts)))
 
 
 def match_detections(manifest: Manifest, detections: Sequence[Detection]) -> DetectionMatches:
     """Match as COCO does: by falling score, each detection to the unmatched box of its class with the highest IoU.
 
     A detection that lies in a crowd (`iscrowd`) is neither a true nor a false positive. At most 100 of a class count in
-    a picture. Source: pycocotools' COCOeval, which runs here.
+    a picture. The units are the manifest's. Source: pycocotools' COCOeval, which runs here.
     """
     from pycocotools.cocoeval import COCOeval
 
@@ -82,12 +92,17 @@ def match_detections(manifest: Manifest, detections: Sequence[Detection]) -> Det
         coco_eval.summarize()
     pictures, areas = len(manifest.images), len(coco_eval.params.areaRng)
     image_index = {image.id: number for number, image in enumerate(manifest.images)}
-    classes = []
-    for number in range(len(coco_eval.params.catIds)):
-        start = number * areas * pictures  # the first of the area ranges is "all"
-        classes.append(_class_matches(coco_eval.evalImgs[start : start + pictures], image_index))
-    precision = coco_eval.eval["precision"][:, :, :, 0, -1]
-    return DetectionMatches(tuple(classes), np.asarray(coco_eval.stats), precision)
+    by_area: list[list[ClassMatches]] = [[] for _ in range(areas)]
+    for number in range(len(coco_eval.params.catIds) * areas):
+        results = coco_eval.evalImgs[number * pictures : (number + 1) * pictures]
+        by_area[number % areas].append(_class_matches(results, image_index))
+    return DetectionMatches(
+        tuple(by_area[0]),
+        np.asarray(coco_eval.stats),
+        coco_eval.eval["precision"][:, :, :, 0, -1],
+        unit_numbers(manifest.images),
+        {size: tuple(classes) for size, classes in zip(SIZES, by_area[1:], strict=True)},
+    )
 
 
 def _ground_truth_coco(manifest: Manifest) -> "COCO":

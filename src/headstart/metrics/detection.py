@@ -1,4 +1,4 @@
-"""COCO metrics of a detector on the test pictures, with bootstrap intervals. Matches in, numbers out; no torch."""
+"""A detector's metrics on the test pictures, each with its interval. Matches in, numbers out; no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.arrays import Floats
-from headstart.metrics.bootstrap import Estimate, bootstrap_estimate, resample_weights
-from headstart.metrics.coco_matching import IOU_THRESHOLDS, ClassMatches, DetectionMatches
+from headstart.metrics.average_precision import AP_ROWS, average_precision, mean_ap
+from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.coco_matching import DetectionMatches
+from headstart.metrics.detection_figures import (
+    AT_THRESHOLD,
+    COCO_STATS,
+    LABEL_FIGURES,
+    Figures,
+    figure_support,
+    label_support,
+    weighted_figures,
+)
+from headstart.metrics.half_samples import Support, half_sample_difference, half_sample_interval, half_samples
+from headstart.metrics.intervals import SAME_MODEL
 from headstart.metrics.threshold import OperatingPoint, Threshold, operating_point
-
-# In the order of pycocotools' twelve, of which recall by size is left out.
-COCO_STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
-INTERVAL_STATS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}  # which of the ten IoU thresholds
-RECALL_THRESHOLDS = np.linspace(0, 1, 101)  # at which COCO interpolates precision
-_EPSILON = np.spacing(1)
 
 
 @dataclass(frozen=True)
 class ClassAP:
-    """Average precision of one class: None where it has no ground truth box."""
+    """Average precision of one class, over the IoU thresholds and at 0.5."""
 
-    ap: float | None
-    ap50: float | None
+    ap: Estimate
+    ap50: Estimate
     boxes: int
 
 
@@ -32,20 +38,22 @@ class DetectorMetrics:
 
     Attributes:
         pictures: number of test pictures.
+        units: of so many units (see base/units.py).
         boxes: ground truth boxes in them, without crowds.
         crowds: crowd annotations in them.
-        estimates: by the names of COCO_STATS; those of INTERVAL_STATS have an interval.
+        estimates: by the names of COCO_STATS.
         threshold: chosen on val.
-        at_threshold: precision, recall and F1 at that threshold on test.
+        at_threshold: precision, recall and f1 at that threshold on test, over all labels, at IoU 0.5.
         per_class: average precision by label.
     """
 
     pictures: int
+    units: int
     boxes: int
     crowds: int
     estimates: dict[str, Estimate]
     threshold: Threshold
-    at_threshold: OperatingPoint
+    at_threshold: dict[str, Estimate]
     per_class: dict[str, ClassAP]
 
 
@@ -67,131 +75,159 @@ def evaluate_detectors(
     resamples: int,
     seed: int,
 ) -> DetectorEvaluation:
-    """Metrics of both models and their paired difference in AP, with percentile bootstrap intervals (Efron 1979).
+    """Metrics of both models and their paired difference in AP, with intervals by half-sampling of units.
 
-    Both models are evaluated on the same resamples of the test pictures. A class without a box in a resample is left
-    out of its mean, as COCO does.
+    Both models are evaluated on the same halves of the test set. A class without a box in a half is left out of its
+    mean, as COCO does.
 
     Args:
         head_only: the model whose head alone was trained: its matches on test, its threshold from val.
         fine_tuned: the same of the fine-tuned model.
         names: labels in the order of the matches' classes.
         crowds: crowd annotations in the test pictures.
-        resamples: number of bootstrap resamples.
-        seed: of the resamples.
+        resamples: number of halves.
+        seed: of the halves.
     """
     models = (head_only, fine_tuned)
-    samples = _resampled_ap([matches for matches, _ in models], resamples, seed)
+    halves = _figures_of_halves(models, resamples, seed)
     head, tuned = (
         _compute_metrics(matches, threshold, own, names, crowds)
-        for (matches, threshold), own in zip(models, samples, strict=True)
+        for (matches, threshold), own in zip(models, halves, strict=True)
     )
-    return DetectorEvaluation(head, tuned, _ap_difference(head, tuned, samples[1]["AP"] - samples[0]["AP"]))
+    ap_of_halves = (halves[0].overall["AP"], halves[1].overall["AP"])
+    return DetectorEvaluation(head, tuned, _difference((head_only[0], fine_tuned[0]), "AP", ap_of_halves))
 
 
-def _resampled_ap(models: Sequence[DetectionMatches], resamples: int, seed: int) -> list[dict[str, Floats]]:
-    """For each model, metric of INTERVAL_STATS -> its values on the same resamples, (resamples,)."""
-    pictures = len(models[0].classes[0].ground_truth_counts)
-    width = max(len(matches.score) for model in models for matches in model.classes)
-    blocks: list[list[dict[str, Floats]]] = [[] for _ in models]
-    for weights in resample_weights(pictures, resamples, seed, width):
-        for model, own in zip(models, blocks, strict=True):
-            own.append(weighted_ap(model, weights))
-    return [{name: np.concatenate([block[name] for block in own]) for name in INTERVAL_STATS} for own in blocks]
-
-
-def weighted_ap(matches: DetectionMatches, weights: Floats) -> dict[str, Floats]:
-    """AP, AP50 and AP75 under each row of weights: pycocotools' for a data set that repeats each picture so often.
+def ap_interval(matches: DetectionMatches, name: str = "AP", *, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """AP, AP50 or AP75 of one model with its interval.
 
     Args:
-        matches: of all classes, in n pictures.
-        weights: (b, n), how often a resample drew each picture.
-
-    Returns:
-        metric of INTERVAL_STATS -> (b,); NaN for a resample without any ground truth box.
+        matches: of the test pictures.
+        name: which of the three.
+        resamples: number of halves.
+        seed: of the halves.
     """
-    by_class = np.stack([average_precision(own, weights) for own in matches.classes])  # (classes, 10, b)
-    defined = ~np.isnan(by_class)
-    with np.errstate(invalid="ignore"):
-        return {
-            name: np.where(defined[:, ious], by_class[:, ious], 0).sum((0, 1)) / defined[:, ious].sum((0, 1))
-            for name, ious in INTERVAL_STATS.items()
-        }
+    return _estimate(_value(matches, name), _ap_of_halves((matches,), name, resamples, seed)[0], matches, name)
 
 
-def average_precision(matches: ClassMatches, weights: Floats) -> Floats:
-    """AP of one class at each IoU threshold under each row of weights (b, n): (10, b), NaN without a ground truth."""
-    detection_weights = weights[:, matches.image_index]
-    ground_truths = weights @ matches.ground_truth_counts
-    ap = np.zeros((len(IOU_THRESHOLDS), len(weights)))
-    detections_up_to: dict[bytes, Floats] = {}
-    for number, (true_positive, ignored) in enumerate(zip(matches.true_positive, matches.ignored, strict=True)):
-        # Precision rises at true positives only, so it is computed there alone. The count of detections depends on the
-        # IoU threshold only through `ignored`, which is mostly the same.
-        if (key := ignored.tobytes()) not in detections_up_to:
-            detections_up_to[key] = np.cumsum(detection_weights * ~ignored, axis=1)
-        columns = np.flatnonzero(true_positive)
-        true_positives = np.cumsum(detection_weights[:, columns], axis=1)
-        precision = true_positives / (detections_up_to[key][:, columns] + _EPSILON)
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        ap[number] = _mean_precision(true_positives, precision, ground_truths)
-    return np.where(ground_truths > 0, ap, np.nan)
+def ap_difference(
+    first: DetectionMatches, second: DetectionMatches, name: str = "AP", *, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """The paired difference of two models on the same pictures, second minus first; arguments as of `ap_interval`."""
+    models = (first, second)
+    samples = _ap_of_halves(models, name, resamples, seed)
+    return _difference(models, name, (samples[0], samples[1]))
 
 
-def _mean_precision(true_positives: Floats, precision: Floats, ground_truths: Floats) -> Floats:
-    """Mean over RECALL_THRESHOLDS of the precision where each is first reached, 0 where it never is, (b,)."""
-    means = np.zeros(len(true_positives))
-    for row in np.flatnonzero(ground_truths):
-        # Recall is compared with recall, as pycocotools does: 0.29 * 100 is more than 29.
-        reached = np.searchsorted(true_positives[row] / ground_truths[row], RECALL_THRESHOLDS, side="left")
-        means[row] = precision[row, reached[reached < true_positives.shape[1]]].sum() / len(RECALL_THRESHOLDS)
-    return means
+def _ap_of_halves(models: Sequence[DetectionMatches], name: str, resamples: int, seed: int) -> list[Floats]:
+    blocks: list[list[Floats]] = [[] for _ in models]
+    for weights in half_samples(models[0].units, resamples, seed, _width(models)):
+        for matches, own in zip(models, blocks, strict=True):
+            own.append(mean_ap(np.stack([average_precision(one, weights, AP_ROWS[name]) for one in matches.classes])))
+    return [np.concatenate(own) for own in blocks]
+
+
+def _figures_of_halves(
+    models: Sequence[tuple[DetectionMatches, Threshold]], resamples: int, seed: int
+) -> list[Figures]:
+    """All figures of each model on the same halves; where both are one model they are computed once."""
+    if len(models) > 1 and models[0][1] == models[1][1] and _is_same_model(models[0][0], models[1][0]):
+        return _figures_of_halves(models[:1], resamples, seed) * 2
+    blocks: list[list[Figures]] = [[] for _ in models]
+    matches = [own for own, _ in models]
+    for weights in half_samples(matches[0].units, resamples, seed, _width(matches)):
+        for (own, threshold), figures in zip(models, blocks, strict=True):
+            figures.append(weighted_figures(own, threshold.value, weights))
+    return [
+        Figures(
+            {name: np.concatenate([part.overall[name] for part in own]) for name in (*COCO_STATS, *AT_THRESHOLD)},
+            {name: np.concatenate([part.by_label[name] for part in own], axis=1) for name in LABEL_FIGURES},
+        )
+        for own in blocks
+    ]
+
+
+def _width(models: Sequence[DetectionMatches]) -> int:
+    return max(len(own.score) for matches in models for own in matches.classes)
 
 
 def _compute_metrics(
-    matches: DetectionMatches,
-    threshold: Threshold,
-    samples: Mapping[str, Floats],
-    names: Sequence[str],
-    crowds: int,
+    matches: DetectionMatches, threshold: Threshold, halves: Figures, names: Sequence[str], crowds: int
 ) -> DetectorMetrics:
     boxes = [int(own.ground_truth_counts.sum()) for own in matches.classes]
-    precision = matches.precision.mean(axis=1)  # (10, classes)
     return DetectorMetrics(
-        pictures=len(matches.classes[0].ground_truth_counts),
+        pictures=len(matches.units),
+        units=len(np.unique(matches.units)),
         boxes=sum(boxes),
         crowds=crowds,
-        estimates=_estimates(matches.stats, samples),
+        estimates={name: _estimate(_value(matches, name), halves.overall[name], matches, name) for name in COCO_STATS},
         threshold=threshold,
-        at_threshold=operating_point(matches.classes, threshold.value),
+        at_threshold=_at_threshold(matches, threshold, halves.overall),
         per_class={
-            name: ClassAP(float(precision[:, k].mean()), float(precision[0, k]), count)
-            if count
-            else ClassAP(None, None, 0)
-            for k, (name, count) in enumerate(zip(names, boxes, strict=True))
+            name: _class_ap(matches, k, halves, count) for k, (name, count) in enumerate(zip(names, boxes, strict=True))
         },
     )
 
 
-def _estimates(stats: Floats, samples: Mapping[str, Floats]) -> dict[str, Estimate]:
+def _value(matches: DetectionMatches, name: str) -> float:
+    """Pycocotools' own; -1 where it is undefined."""
+    return float(matches.stats[COCO_STATS.index(name)])
+
+
+def _estimate(value: float, halves: Floats, matches: DetectionMatches, name: str) -> Estimate:
+    support = figure_support(matches, name)
+    if value < 0 or support is None:
+        size = name.partition("_")[2] if name.startswith("AP_") else ""
+        return Estimate(None, absent=f"no {size} box in the test pictures" if size else "no box in the test pictures")
+    return half_sample_interval(value, halves, support)
+
+
+def _at_threshold(matches: DetectionMatches, threshold: Threshold, halves: Mapping[str, Floats]) -> dict[str, Estimate]:
+    point: OperatingPoint = operating_point(matches.classes, threshold.value)
+    absent = {
+        "precision": "no detection at the threshold",
+        "recall": "no box in the test pictures",
+        "f1": "neither a box nor a detection",
+    }
     estimates = {}
-    for name, value in zip(COCO_STATS, stats.tolist(), strict=False):
-        if value < 0:
-            estimates[name] = Estimate(None, absent=_absent_reason(name))
-        elif name in samples:
-            estimates[name] = bootstrap_estimate(value, samples[name])
+    for name in AT_THRESHOLD:
+        value, support = getattr(point, name), figure_support(matches, name, threshold.value)
+        if value is None or support is None:
+            estimates[name] = Estimate(None, absent=absent[name])
         else:
-            estimates[name] = Estimate(value)
+            estimates[name] = half_sample_interval(value, halves[name], support)
     return estimates
 
 
-def _absent_reason(name: str) -> str:
-    size = name.partition("_")[2] if name.startswith("AP_") else ""
-    return f"no {size} box in the test pictures" if size else "no box in the test pictures"
+def _class_ap(matches: DetectionMatches, number: int, halves: Figures, boxes: int) -> ClassAP:
+    support: Support | None = label_support(matches, number)
+    if support is None:
+        absent = Estimate(None, absent="no box in the test pictures")
+        return ClassAP(absent, absent, 0)
+    precision = matches.precision[:, :, number]
+    return ClassAP(
+        half_sample_interval(float(precision.mean()), halves.by_label["AP"][number], support),
+        half_sample_interval(float(precision[0].mean()), halves.by_label["AP50"][number], support),
+        boxes,
+    )
 
 
-def _ap_difference(head: DetectorMetrics, tuned: DetectorMetrics, samples: Floats) -> Estimate:
-    head_ap, tuned_ap = head.estimates["AP"], tuned.estimates["AP"]
-    if head_ap.value is None or tuned_ap.value is None:
-        return Estimate(None, absent=tuned_ap.absent)
-    return bootstrap_estimate(tuned_ap.value - head_ap.value, samples)
+def _difference(
+    models: tuple[DetectionMatches, DetectionMatches], name: str, halves: tuple[Floats, Floats]
+) -> Estimate:
+    first, second = (_value(matches, name) for matches in models)
+    support = figure_support(models[0], name)
+    if support is None:
+        return Estimate(None, absent="no box in the test pictures")
+    if _is_same_model(*models):
+        return SAME_MODEL
+    return half_sample_difference(second - first, halves[1] - halves[0], support)
+
+
+def _is_same_model(one: DetectionMatches, other: DetectionMatches) -> bool:
+    fields = ("image_index", "score", "matched", "ignored")
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for first, second in zip(one.classes, other.classes, strict=True)
+        for name in fields
+    )

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from headstart.base.arrays import Floats, Ints
-from headstart.metrics.bootstrap import Estimate, bootstrap_estimate, resample_weights
+from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.label_shares import balanced_accuracy_interval
 
 Strings = NDArray[np.str_]
 
@@ -61,7 +62,6 @@ def measure_source_bias(
     groups: Sequence[str | None],
     *,
     tested: Collection[tuple[str, str]] = (),
-    resamples: int,
     seed: int,
 ) -> tuple[LabelSources, ...]:
     """How well the source can be predicted, label by label; empty where all pictures are from one source.
@@ -72,7 +72,6 @@ def measure_source_bias(
         sources: their sources, (n,).
         groups: their groups or None, (n,): pictures of one group of a source stay in one fold.
         tested: (label, source) of the test pictures, which too can show that a label and its source do not coincide.
-        resamples: bootstrap resamples for the intervals.
         seed: of folds and intervals; the same seed gives the same numbers.
     """
     if len(set(sources)) < 2:
@@ -91,7 +90,7 @@ def measure_source_bias(
             accuracy = Estimate(None, absent=TOO_FEW)
         else:
             accuracy = _cross_validated_accuracy(
-                features[comparable], source_array[comparable], groups_array[comparable], resamples, seed
+                features[comparable], source_array[comparable], groups_array[comparable], seed
             )
         by_label.append(LabelSources(label, counts, accuracy, compared if accuracy.value is not None else {}))
     return tuple(by_label)
@@ -126,13 +125,13 @@ def _comparable_rows(rows: Ints, sources: Strings, groups: Ints, seed: int) -> I
     return np.array(sorted(comparable), dtype=int)
 
 
-def _cross_validated_accuracy(features: Floats, sources: Strings, groups: Ints, resamples: int, seed: int) -> Estimate:
+def _cross_validated_accuracy(features: Floats, sources: Strings, groups: Ints, seed: int) -> Estimate:
     """Balanced accuracy of logistic regression, each picture predicted by the model of the other folds.
 
-    The interval is a percentile bootstrap over the predictions, groups resampled as a whole: how far the accuracy
-    depends on which pictures these are.
+    The interval is over the predictions, the pictures of a group being a unit: how far the accuracy depends on which
+    pictures these are.
     """
-    names, targets = np.unique(sources, return_inverse=True)
+    targets = np.unique(sources, return_inverse=True)[1]
     folds = _stratified_group_folds(targets, groups, seed)
     correct = np.zeros(len(targets))
     for fold in range(FOLDS):
@@ -140,19 +139,7 @@ def _cross_validated_accuracy(features: Floats, sources: Strings, groups: Ints, 
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
         model.fit(features[~held_out], targets[~held_out])
         correct[held_out] = model.predict(features[held_out]) == targets[held_out]
-    one_hot = np.eye(len(names))[targets]
-    _, group = np.unique(groups, return_inverse=True)
-    weights = np.concatenate(list(resample_weights(int(group.max()) + 1, resamples, seed)))[:, group]
-    return bootstrap_estimate(
-        _balanced_accuracy(np.ones((1, len(targets))), one_hot, correct)[0],
-        _balanced_accuracy(weights, one_hot, correct),
-    )
-
-
-def _balanced_accuracy(weights: Floats, one_hot: Floats, correct: Floats) -> Floats:
-    """Mean recall over the sources, (b,), under each row of weights (b, n)."""
-    with np.errstate(invalid="ignore"):  # 0/0: a source that is not in the row
-        return np.asarray(np.nanmean((weights @ (one_hot * correct[:, None])) / (weights @ one_hot), axis=1))
+    return balanced_accuracy_interval(correct, targets, groups)
 
 
 def _stratified_group_folds(targets: Ints, groups: Ints, seed: int) -> Ints:

@@ -1,3 +1,17 @@
 """Networks: pretrained weights, classifier, detectors and their heads, frozen blocks, the model file."""
 
-__all__ = ["backbone", "classifier", "detector", "file", "freeze", "heads", "pretrained", "pyramid", "weights"]
+__all__ = [
+    "answer_rules",
+    "backbone",
+    "block_features",
+    "classifier",
+    "detector",
+    "file",
+    "freeze",
+    "heads",
+    "kernel_features",
+    "pretrained",
+    "pyramid",
+    "strangeness_features",
+    "weights",
+]

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from headstart.base import distributed
 from headstart.base.manifest import Image
 from headstart.models.backbone import create_backbone
+from headstart.models.block_features import block_features
 from headstart.models.file import ModelSpec
+from headstart.models.kernel_features import KernelFeatures
 from headstart.params.root import HeadParams
 from headstart.params.training import TrainingStageParams
 
@@ -20,21 +22,33 @@ class Classifier(nn.Module):
 
     Attributes:
         trunk: the backbone; its name and `head` are in the model file.
+        levels: of the blocks whose features the head takes too; empty: the backbone's pooled features alone.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, levels: Sequence[str] = ()) -> None:
         super().__init__()
-        self.trunk, self.head = backbone, head
+        self.trunk, self.head, self.levels = backbone, head, tuple(levels)
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """The features (n, f) that the head takes, fp32."""
+        features: Tensor = block_features(self.trunk, pictures, self.levels) if self.levels else self.trunk(pictures)
+        return features.float()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.trunk(pictures).float())
+        logits: Tensor = self.head(self.embed(pictures))
         return logits
 
 
-def create_head(features: int, labels: int, params: HeadParams) -> nn.Sequential:
-    """Hidden layers (linear, batch norm, ReLU, dropout), then one linear layer: (n, features) -> (n, labels)."""
+def create_head(features: int, labels: int, params: HeadParams, kernel: KernelFeatures | None = None) -> nn.Sequential:
+    """Hidden layers (linear, batch norm, ReLU, dropout), then one linear layer: (n, features) -> (n, labels).
+
+    `kernel`: of kind: kernel, what stands before the linear layer.
+    """
     layers: list[nn.Module] = []
     widths = (features, *params.hidden)
+    if kernel is not None:
+        layers.append(kernel)
+        widths = (kernel.whitening.shape[1],)
     if not params.hidden:
         layers.append(nn.Dropout(params.dropout))
     for width_in, width_out in itertools.pairwise(widths):
@@ -48,15 +62,51 @@ def create_head(features: int, labels: int, params: HeadParams) -> nn.Sequential
 
 def build(tensors: dict[str, Tensor], spec: ModelSpec) -> Classifier:
     """The network of a model file, in eval mode."""
-    network = Classifier(create_backbone(spec.backbone), create_head(spec.features, len(spec.labels), spec.head))
+    head = create_head(spec.features, len(spec.labels), spec.head, _kernel_of_shapes(tensors, spec))
+    network = Classifier(create_backbone(spec.backbone), head, spec.levels)
     network.load_state_dict(tensors)
     return network.eval()
+
+
+def _kernel_of_shapes(tensors: dict[str, Tensor], spec: ModelSpec) -> KernelFeatures | None:
+    """The kernel features that these tensors are of, not filled yet; None: the head has none."""
+    if spec.head.kind != "kernel":
+        return None
+    (components, landmarks, width) = (
+        tensors["head.0.projection"].shape[1],
+        *tensors["head.0.whitening"].shape,
+    )
+    return KernelFeatures(spec.features, components, landmarks, width)
 
 
 def encode_targets(images: Sequence[Image], labels: Sequence[str]) -> Tensor:
     """Label numbers (n,), in the order of `labels`."""
     number = {label: index for index, label in enumerate(labels)}
     return torch.tensor([number[image.label or ""] for image in images], dtype=torch.long)
+
+
+def soft_targets(images: Sequence[Image], labels: Sequence[str], smoothing: float = 0.0) -> Tensor:
+    """Probabilities of the labels (n, labels), fp32: the annotator's confidence in the label, 1 where there is none.
+
+    What is left of it is spread evenly over the other labels.
+
+    Args:
+        images: pictures with a label.
+        labels: in the order of the outputs.
+        smoothing: label smoothing, 0..1: the share that is spread evenly over all labels.
+    """
+    rows = torch.arange(len(images))
+    confidence = torch.tensor([image.confidence or 1.0 for image in images])
+    others = (1 - confidence) / max(1, len(labels) - 1)
+    targets = others[:, None].repeat(1, len(labels))
+    targets[rows, encode_targets(images, labels)] = confidence if len(labels) > 1 else 1.0
+    return targets * (1 - smoothing) + smoothing / len(labels)
+
+
+def training_targets(images: Sequence[Image], labels: Sequence[str]) -> Tensor:
+    """What an epoch of training learns: `soft_targets` where some picture has a confidence, else `encode_targets`."""
+    soft = any(image.confidence is not None for image in images)
+    return soft_targets(images, labels) if soft else encode_targets(images, labels)
 
 
 def class_weights(targets: Tensor, labels: int, params: TrainingStageParams) -> Tensor | None:

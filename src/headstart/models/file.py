@@ -24,8 +24,9 @@ class ModelSpec(BaseModel):
         task: classify or detect.
         backbone: timm's name; empty for a complete torchvision detector.
         labels: in the order of the outputs.
-        features: width of the backbone's pooled features.
+        features: width of what the head takes: the backbone's pooled features, and those of its blocks.
         head: of a classifier.
+        levels: of `head.features: blocks`, as `block_features.find_levels` returns them; empty: the pooled ones alone.
         input: preprocessing.
         detector: of task detect, one of params.root.DETECTORS.
         pyramid: channels of the feature pyramid; 0: a classifier, or a complete detector with a pyramid of its own.
@@ -38,6 +39,7 @@ class ModelSpec(BaseModel):
     labels: tuple[str, ...]
     features: int
     head: HeadParams
+    levels: tuple[str, ...] = ()
     input: InputSpec
     detector: str = ""
     pyramid: int = 0
@@ -48,8 +50,10 @@ class ModelSpec(BaseModel):
             return f"torchvision's {self.detector}, with a new predictor"
         if self.detector:
             return f"{self.detector} on a feature pyramid of {self.pyramid} channels, backbone {self.backbone}"
-        hidden = f"hidden layers {', '.join(map(str, self.head.hidden))}" if self.head.hidden else "no hidden layer"
-        return f"{self.backbone} with a new head: {hidden}, dropout {self.head.dropout:g}"
+        layers = f"hidden layers {', '.join(map(str, self.head.hidden))}" if self.head.hidden else "no hidden layer"
+        kind = "RBF kernel" if self.head.kind == "kernel" else layers
+        of_blocks = f", on features of {len(self.levels)} blocks" if self.levels else ""
+        return f"{self.backbone} with a new head: {kind}{of_blocks}, dropout {self.head.dropout:g}"
 
 
 # safetensors writes several metadata keys in random order; one key keeps the bytes of equal models equal.

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from headstart.base.errors import missing_file
+from headstart.base.errors import UserError, missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec
 from headstart.models.backbone import create_backbone, image_size_error
@@ -25,18 +25,25 @@ def load_pretrained(
         root: the repository root.
 
     Raises:
-        UserError: the weights stage has not run.
+        UserError: the weights stage has not run, or `model.head.features: blocks` is not for this backbone.
     """
     folder = root / "stages/weights"
     if not (folder / "weights.json").is_file():
         raise missing_file(folder / "weights.json", "run the stage that writes it: dvc repro weights")
     facts = read_json(folder / "weights.json")
+    levels = tuple(facts["block_levels"]) if task == "classify" and model.head.features == "blocks" else ()
+    if model.head.features == "blocks" and not levels:
+        raise UserError(
+            f"params.yaml: model.head.features: blocks: timm names no blocks of {model.backbone} that put out feature "
+            "maps (n, c, h, w) or tokens (n, t, c); give last, or another backbone"
+        )
     spec = ModelSpec(
         task=task,
         backbone=model.backbone,
         labels=tuple(labels),
-        features=facts["features"],
+        features=facts["block_features" if levels else "features"],
         head=model.head,
+        levels=levels,
         input=InputSpec(**{**facts["input"], "size": model.image_size}, resize=model.resize),
         detector=model.detector,
         pyramid=model.pyramid if model.detector and model.backbone else 0,

@@ -13,6 +13,7 @@ from headstart.base.errors import UserError, first_line, missing_file
 from headstart.base.files import atomic_path, sha256_file, write_json
 from headstart.models import torchvision_detectors
 from headstart.models.backbone import create_backbone
+from headstart.models.block_features import find_levels
 from headstart.params.root import TORCHVISION_DETECTORS, ModelParams, Params
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
@@ -58,18 +59,25 @@ def _transferable_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _network_facts(network: nn.Module) -> dict[str, object]:
-    """Number of parameters, width of the features, and preprocessing, as weights.json has them."""
+    """Number of parameters, features, and preprocessing, as weights.json has them.
+
+    `features` is the width of the pooled ones; `block_levels` and `block_features` are for `model.head.features`.
+    """
     from timm.data.config import resolve_model_data_config
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if hasattr(network, "transform"):  # a torchvision detector, whose preprocessing is part of it
         return {"parameters": parameters, "features": 0, "input": torchvision_detectors.describe_input(network)}
     data_config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    size = data_config["input_size"][-1]
+    levels, width = find_levels(network.eval(), size)
     return {
         "parameters": parameters,
+        "block_levels": levels,
+        "block_features": width,
         "features": network.head_hidden_size,  # num_features is the width before a hidden layer of timm's own head
         "input": {
-            "size": data_config["input_size"][-1],
+            "size": size,
             "interpolation": data_config["interpolation"],
             "crop": data_config["crop_pct"],
             "mean": data_config["mean"],
@@ -95,6 +103,17 @@ def _load_network(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str,
     path = root / params.weights
     _load_tensors(network, _tensors_from_file(path), str(params.weights))
     return network, {"name": name, "source": params.weights, "source_sha256": sha256_file(path), "license": "unknown"}
+
+
+def load_bundled(backbone: str) -> nn.Module:
+    """A backbone with the weights that an installed package bundles.
+
+    Raises:
+        UserError: no package bundles them, or it is missing.
+    """
+    network = create_backbone(backbone)
+    network.load_state_dict(_bundled_tensors(network, backbone))
+    return network
 
 
 def _bundled_tensors(network: nn.Module, backbone: str) -> dict[str, Tensor]:

@@ -190,8 +190,11 @@ class SourceParams(Section):
     limit: Count | None = None  # use so many of its pictures, selected deterministically
     # Groups of pictures (of one dog, of one day) that must not be divided between splits, by one name over all sources:
     # a column of the table (an empty cell: no group), or where there is no such column, a regular expression for the
-    # file name whose first group is the key: '(.+)_\d+' groups lucy_01.jpg and lucy_02.jpg.
+    # file name whose first group is the key: '(.+)_\d+' groups lucy_01.jpg and lucy_02.jpg. Default: a table's column
+    # `group`; `none`: no groups, though the table has that column.
     group_by: NonEmptyStr | None = None
+    # Of a table: the column with the annotator's confidence that the label is right, above 0 and at most 1.
+    confidence: NonEmptyStr | None = None
     min_side: Count = 8  # pixels; a picture with a shorter side is rejected
 
     @model_validator(mode="after")
@@ -202,8 +205,10 @@ class SourceParams(Section):
             )
         if self.label is not None and self.open_images is not None and self.open_images.negatives is not None:
             raise ValueError("label: would name the negatives as well; make them a source of their own")
-        if self.mosaic is not None and self.group_by is not None:
+        if self.mosaic is not None and self.group_by not in (None, "none"):
             raise ValueError("group_by: the scenes of a mosaic have groups already; take it out")
+        if self.confidence is not None and self.table is None:
+            raise ValueError("confidence: names a column of a table, and this source is none; take it out")
         return self
 
     def kinds(self) -> list[str]:

@@ -15,7 +15,9 @@ _DETECTOR_ONLY: Mapping[str, tuple[Any, ...]] = {
     "augment.mosaic": (0,),
 }
 _CLASSIFIER_ONLY: Mapping[str, tuple[Any, ...]] = {
-    "model.head.hidden": ((),),
+    "model.head.hidden": ((),),  # before `kind`, which follows from it
+    "model.head.kind": ("linear",),
+    "model.head.features": ("last",),
     "model.head.dropout": (0, 0.2),  # 0.2: the default
     "model.head.batch_norm": (False,),
     "train_head.label_smoothing": (0,),
@@ -27,6 +29,11 @@ _CLASSIFIER_ONLY: Mapping[str, tuple[Any, ...]] = {
     "fine_tune.cache_frozen": (False,),
     "fine_tune.mixup": (0,),
     "fine_tune.cutmix": (0,),
+    "fine_tune.keep": ("lowest",),
+    "evaluate.slices": ((),),
+    "evaluate.folds": (0,),
+    "evaluate.confidence": (0.9,),
+    "evaluate.folds_fine_tune": (False,),
 }
 
 
@@ -50,6 +57,8 @@ def _ignored_options(params: "Params") -> Iterator[str]:
             f"fine_tune.layer_decay: {fine_tune.layer_decay:g}: with freeze_depth: -1 no block of the backbone trains; "
             "give 1, or another freeze_depth"
         )
+    if params.evaluate.folds_fine_tune and not params.evaluate.folds:
+        yield "evaluate.folds_fine_tune: true: with folds: 0 there are no folds; give evaluate.folds: 5, or false"
     if fine_tune.cache_frozen and not augment.copies and any(value for key, value in augment if key != "copies"):
         yield (
             "fine_tune.cache_frozen: true: with augment.copies: 0 this is no augmentation at all, for cache_frozen "

@@ -1,6 +1,6 @@
 """params.yaml as a typed, validated, frozen model, and its sections; reader.py reads the file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,11 +44,36 @@ class TrackingParams(Section):
 
 
 class HeadParams(Section):
-    """A classifier's new head: hidden layers, then one linear layer to the labels."""
+    """A classifier's new head on the backbone's features.
 
+    `linear` and `kernel` are convex problems, solved to their end; `mlp` has hidden layers and is trained in epochs.
+    """
+
+    kind: Literal["linear", "mlp", "kernel"] = "linear"  # mlp where only `hidden` is given
+    features: Literal["last", "blocks"] = "last"  # blocks: means and maxima of several blocks beside the last features
     hidden: tuple[Count, ...] = ()
-    dropout: FractionBelowOne = 0.2
+    dropout: FractionBelowOne = 0.2  # while the head trains in epochs: an mlp in both stages, the others in fine-tune
     batch_norm: bool = False
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether train-head solves it instead of training it in epochs."""
+        return self.kind != "mlp"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_hidden(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("hidden") and "kind" not in values:
+            return {**values, "kind": "mlp"}
+        return values
+
+    @model_validator(mode="after")
+    def _check_hidden(self) -> "HeadParams":
+        if self.kind == "mlp" and not self.hidden:
+            raise ValueError("kind: mlp needs hidden layers; give hidden: [64], say, or kind: linear")
+        if self.kind != "mlp" and self.hidden:
+            raise ValueError(f"kind: {self.kind} has no hidden layers; give hidden: [], or kind: mlp")
+        return self
 
 
 class ModelParams(Section):
@@ -94,7 +119,7 @@ class SplitParams(Section):
     train: Fraction = 0.7
     val: Fraction = 0.15
     test: Fraction = 0.15
-    near_duplicate_bits: Annotated[int, Field(ge=-1, le=64)] = 4
+    near_duplicate_bits: Annotated[int, Field(ge=-1, le=64)] = 10
 
     @model_validator(mode="after")
     def _check_sum(self) -> "SplitParams":
@@ -124,8 +149,20 @@ class AugmentParams(Section):
 class EvaluateParams(Section):
     """The evaluation on the test split."""
 
-    bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples for the 95 % intervals
+    # Draws: of a detector's test pictures, for its intervals; of a perfectly calibrated classifier, for its ECE.
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    folds: Annotated[int, Field(ge=0, le=20)] = 0  # of the cross-validation; 0: none
+    folds_fine_tune: bool = False  # the cross-validation repeats fine-tuning too, not only the head
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9  # share of prediction sets that contain the label
+    slices: tuple[str, ...] = ()  # source, group, size, brightness, or a column of the tables
     gallery: Annotated[int, Field(ge=0)] = 24  # pictures, at most
+
+    @field_validator("folds")
+    @classmethod
+    def _check_folds(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("one fold would leave nothing to learn from; give 0, or 2 to 20")
+        return folds
 
 
 class ExportParams(Section):
@@ -133,10 +170,12 @@ class ExportParams(Section):
 
     tolerance: Positive = 1e-3  # largest difference between the outputs of torch and of onnxruntime
     quantize: Literal["none", "int8"] = "none"
-    max_drop: Fraction = 0.01  # of accuracy or AP on test that int8 may cost
+    max_drop: Fraction = 0.03  # of accuracy or AP on test that int8 may cost, at the worst end of the interval
     # A name in MLflow's model registry; empty: not registered. Not named `register`, which pydantic's models have.
     register_as: Annotated[str, Field(alias="register", pattern="^[^/:]*$")] = ""
     champion_metric: str = ""  # empty: the task's first one in CHAMPION_METRICS
+    # worse nowhere: on no slice of evaluate.slices, and on no group
+    champion_rule: Literal["better", "better_and_worse_nowhere"] = "better"
 
 
 class Params(Section):

@@ -11,6 +11,7 @@ from headstart.params.section import Count, FractionBelowOne, NonNegative, Posit
 # What `epochs: auto` means: at most so many, the last ones with a falling rate, which begin once patience is out.
 AUTO_EPOCHS, AUTO_EARLY_STOPPING_PATIENCE, AUTO_ANNEAL_EPOCHS = 50, 5, 5
 _COUNT_ADAPTER: TypeAdapter[int] = TypeAdapter(Count)
+_WEIGHT_DECAY_ADAPTER: TypeAdapter[float] = TypeAdapter(NonNegative)
 
 
 def _validate_epochs(value: Any, _: ValidatorFunctionWrapHandler) -> int | str:
@@ -47,13 +48,45 @@ class TrainingStageParams(Section):
         """Epochs without a better val loss after which training stops, or `epochs: auto` anneals; 0: it never does."""
         return self.patience or (AUTO_EARLY_STOPPING_PATIENCE if self.epochs == "auto" else 0)
 
+    def anneals(self) -> bool:
+        """Whether the rate falls to 0 once patience is out, in AUTO_ANNEAL_EPOCHS more epochs; else training stops."""
+        return self.epochs == "auto"
+
     def last_unfreeze(self) -> int:
         """Epochs done when the last blocks unfreeze; patience counts from there on."""
         return 0
 
 
+# Options of training in epochs: a head that is solved has no use for them.
+LOOP_OPTIONS = ("epochs", "lr", "batch_size", "warmup_epochs", "clip_norm", "accumulate", "ema", "patience")
+
+
+def _validate_weight_decay(value: Any, _: ValidatorFunctionWrapHandler) -> float | str:
+    return "auto" if value == "auto" else _WEIGHT_DECAY_ADAPTER.validate_python(value)
+
+
 class TrainHeadParams(TrainingStageParams):
-    """The new head alone, on features of the frozen backbone."""
+    """The new head alone, on features of the frozen backbone.
+
+    A `linear` or `kernel` head is solved: weight_decay is then half the factor of the sum of all squared weights, of
+    features of unit variance, beside the mean loss; auto: chosen by cross-validation on the training features.
+    """
+
+    epochs: Annotated[int | Literal["auto"], WrapValidator(_validate_epochs)] = 30
+    lr: Positive = 1e-3
+    weight_decay: Annotated[float | Literal["auto"], WrapValidator(_validate_weight_decay)] = "auto"  # type: ignore[assignment]
+
+    def anneals(self) -> bool:
+        """Always: a head that stops at a high rate has a higher loss than it need have, and its epochs are cheap."""
+        return True
+
+    def for_loop(self) -> "TrainHeadParams":
+        """The same for training in epochs, where weight_decay: auto is 0."""
+        return self.model_copy(update={"weight_decay": 0.0}) if self.weight_decay == "auto" else self
+
+    def unused_in_fit(self) -> list[str]:
+        """Options that are set and that a head which is solved has no use for."""
+        return [name for name in LOOP_OPTIONS if name in self.model_fields_set]
 
 
 class UnfreezeStep(Section):
@@ -70,6 +103,9 @@ class FineTuneParams(TrainingStageParams):
     unfreeze: tuple[UnfreezeStep, ...] = ()  # more blocks frozen at first, and fewer later, down to freeze_depth
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # a block's learning rate is the next one's times this
     batch_norm: Literal["fixed", "update"] = "fixed"  # running statistics of the blocks that train
+    # What is written: the epoch of the lowest val loss; one_se: the head-only model, unless that epoch's loss is lower
+    # by more than one standard error of the paired difference (a classifier's).
+    keep: Literal["lowest", "one_se"] = "lowest"
     cache_frozen: bool = False  # frozen blocks run once on originals and stored copies, not every epoch
     mixup: NonNegative = 0.0  # Zhang et al. 2018, arXiv 1710.09412: shares from Beta(mixup, mixup); 0: off
     cutmix: NonNegative = 0.0  # Yun et al. 2019, arXiv 1905.04899: area from Beta(cutmix, cutmix); 0: off

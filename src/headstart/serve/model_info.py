@@ -49,32 +49,25 @@ def load_model_info(model: Path, examples: Sequence[ExampleFile]) -> ModelInfo:
             for example in examples
         ],
         threshold=labels.get("threshold", 0.5),
+        unknown_above=labels.get("unknown", {}).get("threshold"),
+        set_thresholds=labels.get("prediction_sets", {}).get("thresholds"),
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
     )
 
 
 def _metric_estimates(metrics: Mapping[str, float], int8: Mapping[str, float]) -> list[MetricEstimate]:
-    return [
-        MetricEstimate(
-            name=name,
-            value=metrics[key],
-            low=metrics[f"{key}_low"],
-            high=metrics[f"{key}_high"],
-            note=_quantization_note(key, int8),
-        )
-        for key, name in _METRIC_NAMES.items()
-        if key in metrics
-    ]
-
-
-def _quantization_note(key: str, int8: Mapping[str, float]) -> str:
-    """The evaluation measures the fp32 model: beside a served int8 model its metrics need a note."""
-    if not int8:
-        return ""
-    if f"{key}_fp32" not in int8:
-        return "of the fp32 model"
-    drop = int8[f"{key}_fp32"] - int8[key]
-    return f"of the fp32 model; int8 {'lost' if drop >= 0 else 'gained'} {abs(drop):.3f} on the same pictures"
+    """The metrics on the test set: of the served int8 file where it was measured, else of the fp32 model, noted so."""
+    estimates = []
+    for key, name in _METRIC_NAMES.items():
+        if key not in metrics:
+            continue
+        is_own = f"{key}_low" in int8
+        values = int8 if is_own else metrics
+        note = f"fp32: {int8[f'{key}_fp32']:.3f}" if is_own else "of the fp32 model" if int8 else ""
+        # Without an interval (a single unit of pictures) a share is known to lie between 0 and 1.
+        low, high = values.get(f"{key}_low", 0.0), values.get(f"{key}_high", 1.0)
+        estimates.append(MetricEstimate(name=name, value=values[key], low=low, high=high, note=note))
+    return estimates
 
 
 def _read_confusion_pairs(path: Path) -> list[tuple[str, str]]:

@@ -42,7 +42,13 @@ class ServedOnnxModel:
 
 def _to_model_output(prediction: ModelPrediction) -> ModelOutput:
     if prediction.boxes is None:
-        return ModelOutput(probabilities=prediction.probabilities)
+        return ModelOutput(
+            probabilities=prediction.probabilities,
+            answer=prediction.answer,
+            labels_in_set=list(prediction.labels_in_set),
+            unknown=prediction.unknown,
+            strangeness=prediction.strangeness,
+        )
     return ModelOutput(boxes=[ScoredBox(label=box.label, score=box.score, box=box.corners) for box in prediction.boxes])
 
 
@@ -123,8 +129,7 @@ class PredictionService:
             width=image.width,
             height=image.height,
             label=max(probabilities, key=probabilities.__getitem__) if probabilities else None,
-            probabilities=probabilities,
-            boxes=output.boxes,
+            **dict(output),
             milliseconds=round(1000 * (time.perf_counter() - begin), 1),
         )
 

@@ -17,7 +17,22 @@ class ScoredBox(_Message):
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
-class ModelOutput(_Message):
+class Classification(_Message):
+    """What a classifier says of one picture, beside the probabilities; all null for a detector."""
+
+    answer: Annotated[
+        str | None, Field(description="the label, `cat or dog`, `one of 5 labels`, or `none of these`")
+    ] = None
+    labels_in_set: Annotated[
+        list[str] | None, Field(description="labels that the picture may have, the most probable one first")
+    ] = None
+    unknown: Annotated[bool | None, Field(description="whether the picture is none of the labels")] = None
+    strangeness: Annotated[
+        FiniteFloat | None, Field(description="distance from the training pictures; null: an older model")
+    ] = None
+
+
+class ModelOutput(Classification):
     """The model's output for one picture: probabilities (classify) or boxes (detect); the other one is null.
 
     Boxes below the threshold are included, the highest score first: filter them by `threshold` of /model. NaN and
@@ -57,7 +72,7 @@ class HealthResponse(_Message):
 
 
 class MetricEstimate(_Message):
-    """A test metric with its 95 % confidence interval. `note`: which model was measured, if not the served one."""
+    """A test metric with its 95 % confidence interval. `note`: what else was measured, or instead."""
 
     name: str
     value: float
@@ -108,4 +123,10 @@ class ModelInfo(_Message):
     ] = {}
     examples: list[Example] = []
     threshold: Annotated[float, Field(description="of the scores of boxes, chosen on the validation set")] = 0.5
+    unknown_above: Annotated[
+        float | None, Field(description="strangeness above which a picture is none of the labels; null: there is none")
+    ] = None
+    set_thresholds: Annotated[
+        list[float] | None, Field(description="probability from which a label is in a picture's set, by label")
+    ] = None
     card: str = ""

@@ -70,7 +70,7 @@ def assign_splits(
         shares = _rescale({name: share for name, share in shares.items() if name == "train" or name in missing})
     parts: Parts = {name: [group for group in groups if group.pinned_split == name] for name in SPLITS}
     free = [group for group in groups if group.pinned_split is None]
-    _divide_strata(free, parts, shares, manifest.labels())
+    _divide_strata(free, parts, shares, manifest.labels(), seed)
     _repair(parts, shares, manifest.labels())
     _check_labels(parts, all_shares, manifest.images, labels, manifest.labels() if boxes else [])
     chosen = {name: [image for group in part for image in group.images] for name, part in parts.items()}
@@ -88,7 +88,9 @@ def _rescale(shares: Mapping[Split, float]) -> dict[Split, float]:
     return {name: share / sum(shares.values()) for name, share in shares.items()}
 
 
-def _divide_strata(free: Iterable[SplitGroup], parts: Parts, shares: Mapping[Split, float], names: list[str]) -> None:
+def _divide_strata(
+    free: Iterable[SplitGroup], parts: Parts, shares: Mapping[Split, float], names: list[str], seed: int
+) -> None:
     """Add the free groups to the parts, stratum by stratum."""
     strata: dict[Stratum, list[SplitGroup]] = defaultdict(list)
     for group in free:
@@ -103,7 +105,7 @@ def _divide_strata(free: Iterable[SplitGroup], parts: Parts, shares: Mapping[Spl
         single = len(stratum) < 2 and not labels_elsewhere.intersection(stratum)
         required = [name for name in shares if single and stratum not in pinned[name]]
         phase = (0.5 + GOLDEN_RATIO * sum(number[label] for label in stratum)) % 1
-        for name, part in divide(groups, shares, phase, required).items():
+        for name, part in divide(groups, shares, phase, required, f"{seed} {stratum}").items():
             parts[name] += part
 
 

@@ -52,7 +52,8 @@ def build_groups(
     """Groups of pictures that stay together, and pictures that conflicting pins exclude.
 
     Pictures of one `group` are linked whatever source they are from: a patient in two tables is one patient. The
-    order of `images` changes nothing in a group but the order of its pictures.
+    order of `images` changes nothing in a group but the order of its pictures. Their `unit` is set where there are
+    several, or where they have a group.
     """
     index_of = {image.id: index for index, image in enumerate(images)}
     links = [(index_of[a], index_of[b]) for a, b in near_duplicates]
@@ -61,7 +62,7 @@ def build_groups(
     groups: list[SplitGroup] = []
     dropped: list[Image] = []
     for indices in group_linked(len(images), links):
-        members = [images[index] for index in indices]
+        members = _name_unit([images[index] for index in indices])
         # Two pins in one group: the later split keeps its pictures, since a test picture must not be trained on.
         pins = [split for split in reversed(SPLITS) if any(image.split == split for image in members)]
         pin = pins[0] if pins else None
@@ -72,6 +73,15 @@ def build_groups(
         all_labels = frozenset[str]().union(*(labels[image.id] for image in kept))
         groups.append(SplitGroup(tuple(kept), all_labels, stratum, pin, _order(kept, seed)))
     return groups, dropped
+
+
+def _name_unit(members: Sequence[Image]) -> list[Image]:
+    """The pictures with the name of their unit: of its groups the first by name, else the smallest sha256."""
+    groups = {image.group for image in members if image.group is not None}
+    if len(members) < 2 and not groups:
+        return list(members)
+    name = f"group {min(groups)}" if groups else min(image.sha256 for image in members)
+    return [image.model_copy(update={"unit": name}) for image in members]
 
 
 def _order(members: Sequence[Image], seed: int) -> str:

@@ -1,16 +1,17 @@
-"""The split stage: train, val and test manifests; near-duplicates are found by perceptual hashes."""
+"""The split stage: train, val and test manifests; near-duplicates are found by perceptual hashes and fingerprints."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from headstart.base.errors import UserError
 from headstart.base.files import write_json
-from headstart.base.manifest import Image, read_manifest, write_manifest
-from headstart.base.parallel import parallel_map
-from headstart.base.stored_picture import open_stored_picture
-from headstart.images.near_duplicates import PerceptualHash, find_near_duplicates, perceptual_hash
+from headstart.base.manifest import Image, Manifest, read_manifest, write_manifest
 from headstart.params.root import Params
 from headstart.split.assign import SplitAssignment, assign_splits
+from headstart.split.contact_sheet import write_contact_sheet
+from headstart.split.duplicate_search import search_near_duplicates
 from headstart.split.groups import label_sets
+from headstart.split.leaks import Leak, find_leaks
 
 
 def split(params: Params, root: Path, *, boxes: bool) -> None:
@@ -28,22 +29,27 @@ def split(params: Params, root: Path, *, boxes: bool) -> None:
     if not manifest.images:
         raise UserError("stages/fetch/annotations.json: no pictures in it; look at fetch.sources in params.yaml")
     identical = _identical_pairs(manifest.images)
-    near = _near_duplicate_pairs(manifest.images, params.split.near_duplicate_bits, root)
+    search = search_near_duplicates(manifest.images, params.split.near_duplicate_bits, root)
+    near = [(pair.first.id, pair.second.id) for pair in search.pairs]
     assigned = assign_splits(manifest, params.split, params.seed, [*identical, *near], boxes=boxes)
+    leaks = _check_leaks(manifest, assigned, boxes=boxes)
     out = root / "stages/split"
     for name, part in assigned.splits.items():
         write_manifest(part, out / f"{name}.json")
-    exact = {frozenset(pair) for pair in identical}
-    only_near = sum(frozenset(pair) not in exact for pair in near)
-    write_json(out / "metrics.json", _split_metrics(assigned, len(identical), only_near, boxes=boxes))
+    write_contact_sheet(search, root, out / "near-duplicates.jpg")
+    counts = _split_metrics(assigned, len(identical), len(near), boxes=boxes)
+    write_json(out / "metrics.json", counts | {"leaks": [asdict(leak) for leak in leaks]})
     train = len(assigned.splits["train"].images) + sum(assigned.from_train.values())
     for name, count in assigned.from_train.items():
         print(f"split: no {name} pictures in the sources: {count:,} of train's {train:,} were dealt to {name}")
     sizes = ", ".join(f"{len(part.images):,} {name}" for name, part in assigned.splits.items())
     print(
-        f"split: {sizes}; kept together: {len(identical):,} identical pictures and {only_near:,} near-identical pairs"
+        f"split: {sizes}; kept together: {len(identical):,} identical pictures and {len(near):,} near-duplicate pairs"
         + (f"; left out: {len(assigned.dropped):,} that a later split has too" if assigned.dropped else "")
     )
+    for leak in leaks:
+        if leak.sentence:
+            print(f"split: {leak.sentence}")
 
 
 def _identical_pairs(images: tuple[Image, ...]) -> list[tuple[int, int]]:
@@ -52,17 +58,11 @@ def _identical_pairs(images: tuple[Image, ...]) -> list[tuple[int, int]]:
     return [(first[image.sha256], image.id) for image in images if first.setdefault(image.sha256, image.id) != image.id]
 
 
-def _near_duplicate_pairs(images: tuple[Image, ...], bits: int, root: Path) -> list[tuple[int, int]]:
-    """Pairs of ids of near-duplicates; none when `bits` is negative."""
-    if bits < 0:
-        return []
-    hashes = parallel_map(lambda image: _hash_file(root / image.file_name), images, "hash pictures")
-    return [(images[a].id, images[b].id) for a, b in find_near_duplicates(hashes, bits)]
-
-
-def _hash_file(path: Path) -> PerceptualHash:
-    with open_stored_picture(path) as picture:
-        return perceptual_hash(picture)
+def _check_leaks(manifest: Manifest, assigned: SplitAssignment, *, boxes: bool) -> list[Leak]:
+    """The checks on all pictures that are in a split; a detector's label is the set of labels that a picture shows."""
+    labels = label_sets(manifest, boxes=boxes)
+    images = [image for part in assigned.splits.values() for image in part.images]
+    return find_leaks(images, [", ".join(sorted(labels[image.id])) for image in images])
 
 
 def _split_metrics(assigned: SplitAssignment, identical: int, near: int, *, boxes: bool) -> dict[str, object]:

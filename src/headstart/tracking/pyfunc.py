@@ -31,9 +31,10 @@ class PyfuncPredictor:
             params: unused.
 
         Returns:
-            of a classifier `label`, its `probability`, and `probabilities` of all labels; of a detector `boxes`, those
-            whose score reaches its threshold, each with `label`, `score` and `box`: xmin, ymin, xmax, ymax in pixels
-            of the upright picture.
+            of a classifier `label`, the most probable one, its `probability`, `probabilities` of all labels, `answer`
+            in words (the label, `cat or dog`, or `none of these`), `labels_in_set`, `unknown` and, unless the model is
+            an older one, `strangeness`; of a detector `boxes`, those whose score reaches its threshold, each with
+            `label`, `score` and `box`: xmin, ymin, xmax, ymax in pixels of the upright picture.
 
         Raises:
             ValueError: a picture cannot be decoded; the message has its number, from 0.
@@ -100,4 +101,12 @@ def _output_row(prediction: ModelPrediction) -> dict[str, Any]:
     if prediction.boxes is not None:
         return {"boxes": [box.to_json() for box in prediction.boxes]}
     label, probabilities = prediction.label, prediction.probabilities
-    return {"label": label, "probability": probabilities[label], "probabilities": probabilities}
+    row = {
+        "label": label,
+        "probability": probabilities[label],
+        "probabilities": probabilities,
+        "answer": prediction.answer,
+        "labels_in_set": list(prediction.labels_in_set),
+        "unknown": prediction.unknown,
+    }
+    return row if prediction.strangeness is None else {**row, "strangeness": prediction.strangeness}

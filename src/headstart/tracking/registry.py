@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 import headstart
-from headstart.base.errors import UserError
 from headstart.base.files import read_json
-from headstart.base.manifest import read_manifest
-from headstart.export.saved_predictions import FILE_NAME, SavedPredictions, read_predictions
 from headstart.params.root import Params
+from headstart.tracking.champion import challenge
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -35,6 +33,7 @@ BUNDLED_MODULES = (
     "engine/__init__",
     "engine/input_spec",
     "export/__init__",
+    "export/answer_text",
     "export/predictor",
     "images/__init__",
     "images/decode",
@@ -47,7 +46,6 @@ BUNDLED_MODULES = (
 # Its requirements, pinned to the versions installed here.
 SERVING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pillow", "pydantic")
 CHAMPION_ALIAS = "champion"
-PREDICTIONS_ARTIFACT = f"export/{FILE_NAME}"  # a run's test predictions
 VERSIONS_TAG = "mlflow.modelVersions"  # MLflow's own tag: its page shows a logged model's versions from it
 
 
@@ -87,7 +85,7 @@ def register_model(client: "MlflowClient", run: "Run", params: Params, root: Pat
     Args:
         client: of the store.
         run: whose model it is.
-        params: `export.register`, the champion's metric, the bootstrap's resamples and seed.
+        params: `export.register`, the champion's metric and rule, the seed.
         root: the repository root.
 
     Returns:
@@ -98,13 +96,15 @@ def register_model(client: "MlflowClient", run: "Run", params: Params, root: Pat
     champion = client.get_registered_model(name).aliases.get(CHAMPION_ALIAS)
     if str(champion) == str(number):
         return f"{name} version {number} is the {CHAMPION_ALIAS} already"
-    is_better, reason = _compare_with_champion(client, name, champion, params, root)
-    if is_better:
+    outcome = challenge(client, name, number, champion, params, root)
+    if outcome.is_champion:
         client.set_registered_model_alias(name, CHAMPION_ALIAS, number)
-    decision = f"{'is' if is_better else 'is not'} the {CHAMPION_ALIAS}: {reason}"
-    client.set_model_version_tag(name, number, "headstart.champion", decision)
-    for key, value in {"registered": f"{name} version {number}", "champion": decision}.items():
-        client.set_tag(run.info.run_id, f"headstart.{key}", value)
+    decision = f"{'is' if outcome.is_champion else 'is not'} the {CHAMPION_ALIAS}: {outcome.reason}"
+    tags = {"headstart.champion": decision, **outcome.tags}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value)
+    for key, value in {"headstart.registered": f"{name} version {number}", **tags}.items():
+        client.set_tag(run.info.run_id, key, value)
     return f"{name} version {number} {decision}"
 
 
@@ -145,8 +145,17 @@ def _signature(task: str) -> "ModelSignature":
         box = Object([Property("label", DataType.string), Property("score", DataType.double), corners])
         outputs = Schema([ColSpec(Array(box), "boxes")])
     else:
-        probabilities = ColSpec(Map(DataType.double), "probabilities")
-        outputs = Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), probabilities])
+        outputs = Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "probability"),
+                ColSpec(Map(DataType.double), "probabilities"),
+                ColSpec(DataType.string, "answer"),
+                ColSpec(Array(DataType.string), "labels_in_set"),
+                ColSpec(DataType.boolean, "unknown"),
+                ColSpec(DataType.double, "strangeness", required=False),
+            ]
+        )
     # Bytes from Python, base64 over HTTP, or a path: no other type of MLflow's covers all of them.
     image = AnyType()  # type: ignore[no-untyped-call]
     return ModelSignature(inputs=Schema([ColSpec(image, "image")]), outputs=outputs)
@@ -178,48 +187,3 @@ def _get_or_create_version(client: "MlflowClient", run: "Run", logged: "LoggedMo
     versions.append({"name": name, "version": created.version})
     client.set_logged_model_tags(logged.model_id, {VERSIONS_TAG: json.dumps(versions)})
     return created
-
-
-def _compare_with_champion(
-    client: "MlflowClient", name: str, champion: str | None, params: Params, root: Path
-) -> tuple[bool, str]:
-    """Whether this export is better than the version that is champion (None: no version is), and why."""
-    if champion is None:
-        return True, "there was none before"
-    candidate = read_predictions(root / "stages" / PREDICTIONS_ARTIFACT)
-    baseline = _champion_predictions(client, client.get_model_version(name, champion))
-    by_hand = "move the alias by hand in MLflow's page if you want to"
-    if baseline is None:
-        return False, f"version {champion} is, and its run has no test predictions to compare with; {by_hand}"
-    from headstart.export.comparison import common_test_set, compare_predictions
-
-    test = read_manifest(root / "stages/split/test.json")
-    common = common_test_set(test, candidate, baseline) if set(candidate.labels) == set(baseline.labels) else None
-    if common is None:
-        return False, (
-            f"version {champion} is, and it was evaluated on another test set ({baseline.test_set}, here "
-            f"{candidate.test_set}), so the two cannot be compared; {by_hand}"
-        )
-    metric = params.champion_metric
-    comparison = compare_predictions(common, candidate, baseline, metric, params.evaluate.bootstrap, params.seed)
-    gain = comparison.gain
-    reason = (
-        f"{metric} {comparison.candidate:.4f} against {comparison.baseline:.4f} of version {champion} on the same "
-        f"{len(common.images)} test pictures, better by {gain.value:.4f} (95 % interval {gain.low:.4f} to "
-        f"{gain.high:.4f}, {'above 0' if comparison.is_better else 'not above 0'})"
-    )
-    return comparison.is_better, reason
-
-
-def _champion_predictions(client: "MlflowClient", champion: "ModelVersion") -> SavedPredictions | None:
-    """The test predictions of a registered version; None: they are missing, as with a model registered by hand."""
-    from mlflow.exceptions import MlflowException
-    from pydantic import ValidationError
-
-    if not champion.run_id:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            return read_predictions(Path(client.download_artifacts(champion.run_id, PREDICTIONS_ARTIFACT, scratch)))
-        except (MlflowException, OSError, ValidationError, UserError):
-            return None

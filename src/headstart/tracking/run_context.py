@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from headstart.tracking import environment as machine
 from headstart.tracking.git_tags import DIRTY_TAG, git_patch, git_tags
 from headstart.tracking.masking import mask_addresses
-from headstart.tracking.per_label import TABLE_ARTIFACT, label_table
+from headstart.tracking.per_label import SLICES_ARTIFACT, TABLE_ARTIFACT, label_table
 from headstart.tracking.pipeline_files import data_md5, read_pipeline_files
 from headstart.tracking.stage_graph import PIPELINE_STAGES
-from headstart.tracking.stage_metrics import label_figures
+from headstart.tracking.stage_metrics import label_figures, slice_figures
 from headstart.tracking.store import tracking_uri
 from headstart.tracking.variant_runs import VariantRuns
 
@@ -49,10 +49,11 @@ def log_context(
         tag = machine.TAG_PREFIX + key
         tags[tag] = machine.merge_tag(before.get(tag), name, value)
     files = read_pipeline_files(runs.root, done)
-    figures = [
-        figure for stage in PIPELINE_STAGES if stage in recorded for figure in label_figures(stage, runs.folder(stage))
-    ]
-    files |= {TABLE_ARTIFACT: label_table(figures)} if figures else {}
+    stages = [stage for stage in PIPELINE_STAGES if stage in recorded]
+    of_labels = [figure for stage in stages for figure in label_figures(stage, runs.folder(stage))]
+    of_slices = [figure for stage in stages for figure in slice_figures(stage, runs.folder(stage))]
+    files |= {TABLE_ARTIFACT: label_table(of_labels)} if of_labels else {}
+    files |= {SLICES_ARTIFACT: label_table(of_slices, "slice")} if of_slices else {}
     _log(runs, run, tags, files)
 
 
@@ -70,5 +71,5 @@ def _log(runs: VariantRuns, run: "Run", tags: Mapping[str, str], files: Mapping[
             runs.client.set_tag(run.info.run_id, tag, value)
     known = [tracking_uri(runs.params.tracking), runs.params.tracking.uri]
     for file, text in files.items():
-        masked = text if file == TABLE_ARTIFACT else mask_addresses(text, known)
+        masked = text if file in (TABLE_ARTIFACT, SLICES_ARTIFACT) else mask_addresses(text, known)
         runs.client.log_text(run.info.run_id, masked, file)

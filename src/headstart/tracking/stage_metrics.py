@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headstart.tracking.metric_keys import path_keys
-from headstart.tracking.per_label import Figure, LabelFigure, find_label, of_many_labels
+from headstart.tracking.per_label import (
+    Figure,
+    LabelFigure,
+    find_slice,
+    is_metric,
+    of_labels_in_table,
+    of_many_labels,
+)
 
+PARITY = "parity.json"
+SUMMARY_FILES = ("metrics.json", "speed.json", PARITY)
 # Figures that no training changes: key in metrics.json or speed.json -> name as a param.
 CONSTANTS = {
     ("fine-tune", "frozen_parameters"): "network.frozen_parameters",
@@ -30,11 +39,11 @@ class MetricPoint(NamedTuple):
 
 
 def metric_points(stage: str, folder: Path) -> list[MetricPoint]:
-    """Metrics of a stage: history.csv with one step an epoch, metrics.json and speed.json at the last step.
+    """Metrics of a stage: history.csv with one step an epoch, metrics.json and others at the last step.
 
     Keys begin with the stage's name (`train_head/val_loss`), except those of evaluate, which begin with the model
     (`test`, `head_only`). Times are the files' own, so that the same files always give the same points. Without
-    CONSTANTS, and without the figures of single labels where these are many (`label_figures`).
+    CONSTANTS, and without the figures that tables have (`label_figures`, `slice_figures`).
 
     Args:
         stage: its name, such as `train-head`.
@@ -45,7 +54,7 @@ def metric_points(stage: str, folder: Path) -> list[MetricPoint]:
 
 
 def summary_points(stage: str, folder: Path, history: Iterable[MetricPoint] = ()) -> list[MetricPoint]:
-    """The part of `metric_points` that is of metrics.json and speed.json.
+    """The part of `metric_points` that is of SUMMARY_FILES.
 
     Args:
         stage: its name.
@@ -64,16 +73,22 @@ def summary_points(stage: str, folder: Path, history: Iterable[MetricPoint] = ()
         summary += [
             MetricPoint(keys[*_prefix(stage), *figure.path], figure.value, step, time)
             for figure in figures
-            if not (many and find_label(figure)) and (stage, figure.path[-1]) not in CONSTANTS
+            if is_metric(figure, many_labels=many) and (stage, figure.path[-1]) not in CONSTANTS
         ]
         points = [*history, *summary]
     return summary
 
 
 def label_figures(stage: str, folder: Path) -> list[LabelFigure]:
-    """A stage's figures of single labels where these are many, for one table; the column begins as a metric's key."""
+    """A stage's figures of single labels where they are many or have intervals; a column begins as a metric's key."""
     figures = [figure for path in _summary_files(folder) for figure in _read_figures(path)]
-    return [of_label._replace(column=(*_prefix(stage), *of_label.column)) for of_label in of_many_labels(figures)]
+    return [of_label._replace(column=(*_prefix(stage), *of_label.column)) for of_label in of_labels_in_table(figures)]
+
+
+def slice_figures(stage: str, folder: Path) -> list[LabelFigure]:
+    """A stage's figures of slices, for a table."""
+    figures = [figure for path in _summary_files(folder) for figure in _read_figures(path)]
+    return [of_slice for figure in figures if (of_slice := find_slice(figure))]
 
 
 def constant_params(stage: str, folder: Path) -> dict[str, str]:
@@ -111,12 +126,27 @@ def _prefix(stage: str) -> tuple[str, ...]:
 
 
 def _summary_files(folder: Path) -> list[Path]:
-    return [folder / name for name in ("metrics.json", "speed.json") if (folder / name).is_file()]
+    return [folder / name for name in SUMMARY_FILES if (folder / name).is_file()]
 
 
 def _read_figures(path: Path) -> list[Figure]:
-    """The numbers in nested metrics. A null is an undefined metric (one class has no ROC AUC) and is left out."""
-    return list(_flatten_numbers(json.loads(path.read_text(encoding="utf-8")), ()))
+    """The numbers in nested metrics. A null is an undefined metric (one class has no ROC AUC) and is left out.
+
+    Of parity.json only what int8 costs: the rest is of the proof, not of the model.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if path.name == PARITY:
+        content = {"int8": content["int8"] | _answers_changed(content)} if "int8" in content else {}
+    return list(_flatten_numbers(content, ()))
+
+
+def _answers_changed(parity: dict[str, Any]) -> dict[str, Any]:
+    """How far the 8-bit file's answers are from the fp32 model's."""
+    return {
+        key: parity[key]
+        for key in ("same_label", "same_box", "largest_probability_difference", "largest_score_difference")
+        if key in parity
+    }
 
 
 def _flatten_numbers(value: Any, path: tuple[str, ...]) -> Iterator[Figure]:

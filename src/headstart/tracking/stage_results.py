@@ -36,7 +36,7 @@ ARTIFACT_FILES = (
     "model_card.md",
 )
 # Where and under which name something is recorded: no part of a variant, and may change while a run is resumed.
-EXCLUDED_PARAMS: Any = {"tracking": True, "export": {"register_as", "champion_metric"}}
+EXCLUDED_PARAMS: Any = {"tracking": True, "export": {"register_as", "champion_metric", "champion_rule"}}
 MAX_PARAM_LENGTH = 500  # MLflow 3 allows 6000 characters, older servers 500; params.yaml is an artifact anyway
 
 

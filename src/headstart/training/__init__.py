@@ -5,6 +5,7 @@ __all__ = [
     "classifier_batches",
     "detector_batches",
     "fine_tune",
+    "head_fit",
     "loop",
     "lr_finder",
     "train_detector_head",

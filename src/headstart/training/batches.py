@@ -6,12 +6,25 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from headstart.base.arrays import Ints
 from headstart.base.manifest import Image
 from headstart.base.parallel import prefetch
 from headstart.models.freeze import Block
 from headstart.training.loop_state import ValMetrics
 
 Batch = tuple[Any, Tensor]  # the network's inputs, a tensor or a tuple of tensors, and the targets
+
+
+class ValOutcome(NamedTuple):
+    """A network on the validation pictures.
+
+    Attributes:
+        metrics: val_loss among them.
+        losses: of each picture, (n,), whose mean is val_loss.
+    """
+
+    metrics: ValMetrics
+    losses: Tensor
 
 
 class MixupFunction(Protocol):
@@ -33,6 +46,8 @@ class TrainingBatches:
             ahead of the training, and must not use torch's global random state.
         loss: (outputs, targets) -> scalar.
         validate: metrics of the network in its present state, val_loss among them.
+        val_outcome: the same with each picture's loss; None for a detector, whose loss is no mean of pictures'.
+        val_units: number of each validation picture's unit, (n,); as above.
         labels: class number of each row, (n,); None for a detector.
         mixup: applied to each batch; None: off.
     """
@@ -43,6 +58,8 @@ class TrainingBatches:
     make_batch: Callable[[Tensor, int], Batch]
     loss: Callable[[Tensor, Tensor], Tensor]
     validate: Callable[[], ValMetrics]
+    val_outcome: Callable[[], ValOutcome] | None = None
+    val_units: Ints | None = None
     labels: Tensor | None = None
     mixup: MixupFunction | None = None
 

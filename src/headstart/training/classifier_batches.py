@@ -7,21 +7,24 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from headstart.augment.transforms import sample_transform, transform_batch
 from headstart.base.manifest import Image, read_manifest
+from headstart.base.units import unit_numbers
 from headstart.engine.device import Compute
 from headstart.engine.inference import normalize_images, run_inference, run_inference_on_rows, to_float_tensor
 from headstart.engine.pixels import load_pixels_or_lazy
-from headstart.features.embeddings import FrozenBackbone, compute_activations
-from headstart.features.split_network import split_network
+from headstart.features.embeddings import compute_activations
+from headstart.features.frozen_backbone import FrozenBackbone
+from headstart.features.split_network import split_features
 from headstart.models import classifier
 from headstart.models.classifier import Classifier
 from headstart.models.file import ModelSpec, strip_prefix
 from headstart.models.freeze import list_blocks
 from headstart.models.pretrained import load_backbone
 from headstart.params.root import Params
-from headstart.training.batches import Batch, TrainableNetwork, TrainingBatches, labeled_hashes
+from headstart.training.batches import Batch, TrainableNetwork, TrainingBatches, ValOutcome, labeled_hashes
 from headstart.training.mixup import make_mixup
 
 
@@ -79,7 +82,8 @@ def make_cached(
         spec: of the model.
     """
     root, compute = backbone.root, backbone.compute
-    upper = Classifier(split_network(network.trunk, frozen, backbone.input_spec.size).upper, network.head)
+    parts = split_features(network.trunk, network.levels, frozen, backbone.input_spec.size)
+    upper = Classifier(parts.upper, network.head)
     train, val = (read_manifest(root / f"stages/split/{name}.json").images for name in ("train", "val"))
     views = _list_views(train, read_manifest(root / "stages/augment/train.json").images)
     images = [*(image for of_picture in views for image in of_picture), *val]
@@ -106,23 +110,38 @@ def _make_batches(
 ) -> TrainingBatches:
     """Batches of (train, val); `make_inputs` takes rows of train and the epoch."""
     section = params.fine_tune
-    targets, val_targets = (classifier.encode_targets(images, spec.labels) for images in splits)
-    weights = classifier.class_weights(targets, len(spec.labels), section)
+    numbers, val_targets = (classifier.encode_targets(images, spec.labels) for images in splits)
+    weights = classifier.class_weights(numbers, len(spec.labels), section)
+    targets = classifier.training_targets(splits[0], spec.labels)
 
     def make_batch(rows: Tensor, epoch: int) -> Batch:
         inputs = make_inputs(rows, epoch)
         return inputs, targets[rows].to(inputs.device)
 
+    def val_outcome() -> ValOutcome:
+        logits = val_logits()
+        metrics = classifier.compute_val_metrics(logits, val_targets, weights)
+        return ValOutcome(metrics, _picture_losses(logits, val_targets, weights))
+
+    key = [labeled_hashes(images) for images in splits], [image.confidence for image in splits[0]]
     return TrainingBatches(
         network,
         file_names=[image.file_name for image in splits[0]],
-        checkpoint_key=[[labeled_hashes(images) for images in splits], params.augment.model_dump(), params.seed],
+        checkpoint_key=[key, params.augment.model_dump(), params.seed],
         make_batch=make_batch,
         loss=lambda logits, batch_targets: classifier.loss(logits, batch_targets, weights, section.label_smoothing),
-        validate=lambda: classifier.compute_val_metrics(val_logits(), val_targets, weights),
-        labels=targets,
+        validate=lambda: val_outcome().metrics,
+        val_outcome=val_outcome,
+        val_units=unit_numbers(splits[1]),
+        labels=numbers,
         mixup=make_mixup(section.mixup, section.cutmix, len(spec.labels)),
     )
+
+
+def _picture_losses(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """The loss of each picture, (n,), whose mean is val_loss: of rare labels it counts more where they are weighted."""
+    losses = functional.cross_entropy(logits.float(), targets, weight=weights, reduction="none")
+    return losses if weights is None else losses / weights[targets].mean()
 
 
 def _list_views(originals: tuple[Image, ...], stored: tuple[Image, ...]) -> list[list[Image]]:

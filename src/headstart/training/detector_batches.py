@@ -23,7 +23,8 @@ from headstart.engine.inference import (
     to_float_tensor,
 )
 from headstart.engine.pixels import load_pixels_or_lazy
-from headstart.features.embeddings import FrozenBackbone, compute_activation_rows
+from headstart.features.embeddings import compute_activation_rows
+from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.features.split_detector import BackboneToRows, HeadFromRows
 from headstart.models import detector
 from headstart.models.detector import Detector

@@ -1,12 +1,12 @@
 """Fine-tuning: the backbone's blocks above freeze_depth and the head, at a learning rate of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from headstart.base.files import write_json
-from headstart.base.kept_head import KEPT_HEAD, LR_FIND, lower_rate
+from headstart.base.kept_head import KEPT_HEAD, LR_FIND, lower_rate, within_noise_sentence
 from headstart.engine.device import Compute, configure_torch
 from headstart.models.file import ModelSpec, read_model_file, save_model_file
 from headstart.models.freeze import block_table, resolve_freeze_depth, table_of_kept_epoch
@@ -23,8 +23,9 @@ LoadNetwork = Callable[[dict[str, Tensor], ModelSpec, Params, Compute, Path], Tr
 def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load: LoadNetwork) -> None:
     """Write stages/fine-tune: the network with the blocks above freeze_depth trained, history.csv, metrics.json.
 
-    Where no epoch had a lower val loss than the head-only model, that model is written, bit for bit, and metrics.json
-    has best_epoch 0. blocks.json and metrics.json count what had trained by the epoch that was kept.
+    Where no epoch had a lower val loss than the head-only model, or with `keep: one_se` none that was lower by more
+    than its noise, that model is written, bit for bit, and metrics.json has best_epoch 0. blocks.json and metrics.json
+    count what had trained by the epoch that was kept.
 
     Args:
         params: all of params.yaml.
@@ -47,6 +48,7 @@ def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load
         batch_norm=section.batch_norm,
         unfreeze_schedule=tuple((step.epoch, resolve_freeze_depth(blocks, step.depth)) for step in section.unfreeze),
         compiled=params.train.compile,
+        keep=section.keep,
     )
     table = block_table(network, blocks, plan.freeze_depth)
     print_blocks(table)
@@ -70,16 +72,19 @@ def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load
         f"{key}_parameters": sum(size for _, _, size, of_block in table if of_block == state)
         for key, state in (("frozen", "frozen"), ("trained", "trains"))
     }
-    write_json(out / "metrics.json", best.to_metrics() | sizes)
+    change = trained.change.to_metrics() if trained.change else {}
+    write_json(out / "metrics.json", best.to_metrics() | change | sizes)
     rows = [{"block": n, "name": name, "parameters": size, "state": state} for n, name, size, state in table]
     write_json(out / "blocks.json", rows)
     trained.checkpoints.mark_finished()
     if not best.epoch:
-        print(not_better_line(section, can_freeze_more=plan.freeze_depth < len(blocks)))
+        print(not_better_line(section, change, can_freeze_more=plan.freeze_depth < len(blocks)))
 
 
-def not_better_line(section: FineTuneParams, *, can_freeze_more: bool) -> str:
-    """The line for a fine-tuning without an epoch of lower val loss than the head-only model's."""
+def not_better_line(section: FineTuneParams, change: Mapping[str, float], *, can_freeze_more: bool) -> str:
+    """The line for a fine-tuning after which the head-only model was kept; `change` is as in metrics.json."""
+    if change:
+        return f"fine-tune: {within_noise_sentence(change)}"
     freeze_more = " or a greater freeze_depth" if can_freeze_more else ""
     return f"fine-tune: {KEPT_HEAD}; try fine_tune.lr: {lower_rate(section.lr)}{freeze_more} ({LR_FIND})"
 

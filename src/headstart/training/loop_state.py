@@ -45,7 +45,8 @@ class TrainingState:
         best: the best epoch so far.
         best_weights: the network's state dict at that epoch.
         val_metrics: of the last epoch.
-        anneal_after: of `epochs: auto`: epochs done when the rate began to fall; None: it has not begun.
+        anneal_after: epochs done when the rate began to fall because patience was out, or soon all epochs; None: it
+            has not begun.
     """
 
     def __init__(self, network: nn.Module, groups: list[ParamGroup], params: TrainingStageParams) -> None:
@@ -79,8 +80,8 @@ class TrainingState:
         return self._params.max_epochs() if self.anneal_after is None else self.anneal_after + AUTO_ANNEAL_EPOCHS
 
     def stopped_early(self) -> bool:
-        """Whether the patience is out, and ends the training: `epochs: auto` anneals instead."""
-        return self._params.epochs != "auto" and self.out_of_patience()
+        """Whether the patience is out, and ends the training: where it `anneals`, it does that instead."""
+        return not self._params.anneals() and self.out_of_patience()
 
     def finished(self) -> bool:
         """Whether no epoch is left."""
@@ -149,16 +150,22 @@ class TrainingState:
         return self.history[-1]
 
     def anneal_if_due(self) -> bool:
-        """Of `epochs: auto`: begin the annealing if its time has come; whether it began.
+        """Begin the annealing if its time has come; whether it began.
 
-        Its time has come when the patience is out, or when no more epochs than it takes are left. It begins from the
+        Its time has come when the patience is out, and with `epochs: auto` when no more epochs than it takes are left
+        (a number of epochs ends with a low rate anyway, and is not exceeded). It begins from the
         best epoch's weights; where no epoch was better than none, from the present ones: the full rate would lead the
         untrained ones to the same place once more.
         """
         params, done = self._params, len(self.history)
-        if params.epochs != "auto" or self.anneal_after is not None:
+        if not params.anneals() or self.anneal_after is not None:
             return False
-        if not self.out_of_patience() and done < params.max_epochs() - AUTO_ANNEAL_EPOCHS:
+        left = params.max_epochs() - done
+        if params.epochs == "auto":
+            due = self.out_of_patience() or left <= AUTO_ANNEAL_EPOCHS
+        else:
+            due = self.out_of_patience() and left >= AUTO_ANNEAL_EPOCHS
+        if not due:
             return False
         self.anneal_after = done
         if self.best.epoch:

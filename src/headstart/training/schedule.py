@@ -17,8 +17,12 @@ def lr_factor(step: int, steps: int, params: TrainingStageParams, anneal_after: 
         step: number of the step in the whole training, from 0.
         steps: batches in an epoch.
         params: epochs and warm-up.
-        anneal_after: of `epochs: auto`: epochs done when the annealing begins; None: it has not begun.
+        anneal_after: epochs done when the annealing begins; None: it has not begun. With a number of epochs the rate
+            falls from what it is then.
     """
+    if params.epochs != "auto" and anneal_after is not None:
+        begun = anneal_after * steps
+        return lr_factor(begun, steps, params) * _half_cosine(step - begun, AUTO_ANNEAL_EPOCHS * steps)
     warmup = params.warmup_epochs * steps
     rise = (step + 1) / (warmup + 1) if step < warmup else 1.0
     if params.epochs == "auto":

@@ -7,7 +7,7 @@ import torch
 from headstart.base.files import write_json
 from headstart.base.manifest import read_manifest
 from headstart.engine.device import configure_torch
-from headstart.features.embeddings import FrozenBackbone
+from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.models import detector
 from headstart.models.backbone import create_backbone
 from headstart.models.file import save_model_file, strip_prefix
@@ -45,7 +45,7 @@ def train_detector_head(params: Params, root: Path, loop: TrainLoop | None = Non
         tensors,
         TrainingPlan(blocks, len(blocks), unused_parameters),
         lambda _: detector_batches.make_cached(network, params, spec, backbone),
-        section=params.train_head,
+        section=params.train_head.for_loop(),
         spec=spec,
         compute=compute,
         seed=params.seed,

@@ -1,7 +1,7 @@
 """Train a pretrained network above its frozen blocks: the part that head training and fine-tuning share."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from headstart.training.loop import TrainLoop
 from headstart.training.loop_state import BestEpoch
 from headstart.training.optimizer import param_groups_layer_decay
 from headstart.training.sampler import BatchSampler
+from headstart.training.val_change import ValChange
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TrainingPlan:
         unfreeze_schedule: (epochs done, blocks frozen from then on), down to freeze_depth; empty: freeze_depth from
             the start.
         compiled: whether the backbone goes through torch.compile.
+        keep: lowest: the epoch of the lowest val loss; one_se: the network as it was, unless that epoch's loss is lower
+            by more than a standard error. A task whose loss is no mean of pictures' has lowest only.
     """
 
     blocks: list[Block]
@@ -47,6 +50,7 @@ class TrainingPlan:
     batch_norm: Literal["fixed", "update"] = "fixed"
     unfreeze_schedule: tuple[tuple[int, int], ...] = ()
     compiled: bool = False
+    keep: Literal["lowest", "one_se"] = "lowest"
 
     def freeze_depth_at(self, epoch: int) -> int:
         """How many blocks are frozen in an epoch, from 1; 0: before the first one, where nothing has trained yet."""
@@ -69,11 +73,13 @@ class TrainedNetwork:
         tensors: the network's at that epoch, under the names of the model file. What was frozen up to then has every
             bit that it had; so has the whole network where no epoch was better than none.
         checkpoints: to be marked finished once the tensors are on disk.
+        change: of the val loss, where the plan asks for it and an epoch had a lower one.
     """
 
     best: BestEpoch
     tensors: dict[str, Tensor]
     checkpoints: Checkpoints
+    change: ValChange | None = None
 
 
 def train_unfrozen(
@@ -142,6 +148,7 @@ def train_unfrozen(
         [plan.freeze_depth, plan.layer_decay, plan.batch_norm, plan.unfreeze_schedule, plan.compiled],
         data.checkpoint_key,
     )
+    first = data.val_outcome() if plan.keep == "one_se" and data.val_outcome else None
     torch.manual_seed(seed)  # dropout must not depend on what was in a cache
     best = loop(
         trained_network,
@@ -157,13 +164,18 @@ def train_unfrozen(
         checkpoints=checkpoints,
         on_epoch_start=unfreeze,
     )
+    change = None
+    if best.epoch and first and data.val_outcome and data.val_units is not None:
+        change = ValChange.of(best.epoch, first.losses, data.val_outcome().losses, data.val_units)
+        if not change.is_gain:
+            best = replace(best, epoch=0, metrics=first.metrics)
     if not best.epoch:  # folding and unfolding batch norm would change bits
-        return TrainedNetwork(best, tensors, checkpoints)
+        return TrainedNetwork(best, tensors, checkpoints, change)
     trained = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     frozen = plan.freeze(backbone, best.epoch)
     for name in frozen & before.keys():
         assert torch.equal(trained[f"trunk.{name}"], before[name]), f"the frozen parameter {name} has changed"
-    return TrainedNetwork(best, _unfold(trained, folded, tensors, frozen), checkpoints)
+    return TrainedNetwork(best, _unfold(trained, folded, tensors, frozen), checkpoints, change)
 
 
 def _unfold(

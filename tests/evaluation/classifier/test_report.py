@@ -12,12 +12,20 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from headstart.base.arrays import Ints
 from headstart.base.reproduce import REPRODUCE_COMMANDS
-from headstart.evaluation.classifier.report import METRIC_SPECS, classifier_class_table, summary_sentences
+from headstart.evaluation.classifier.report import (
+    METRIC_SPECS,
+    calibration_error_rows,
+    calibration_sentence,
+    classifier_class_table,
+    summary_sentences,
+)
 from headstart.evaluation.classifier.results import classifier_results
 from headstart.evaluation.report_tables import metric_rows
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.classification import ClassifierEvaluation, evaluate_classifiers
+from headstart.metrics.intervals import SAME_MODEL
 from headstart.params.root import EvaluateParams
 from html_page import HtmlPage
 from synthetic_logits import NAMES, make_facts, make_test_set, write_evaluation
@@ -35,14 +43,15 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def evaluate_predictions(
-    head_only: list[int], fine_tuned: list[int], labels: list[int]
+    head_only: list[int], fine_tuned: list[int], labels: list[int], units: Ints | None = None
 ) -> tuple[ClassifierEvaluation, ClassifierPredictions]:
     """The evaluation of two models that predict these classes, each with a confidence of 90 %."""
     models = []
     for predicted in (head_only, fine_tuned):
         probabilities = np.where(np.eye(2)[predicted] == 1, 0.9, 0.1)
-        models.append(ClassifierPredictions(np.array(labels), probabilities, probabilities, 1.0))
-    return evaluate_classifiers(models[0], models[1], NAMES[2], 500, 0), models[1]
+        of = np.arange(len(labels)) if units is None else units
+        models.append(ClassifierPredictions(np.array(labels), probabilities, probabilities, 1.0, of))
+    return evaluate_classifiers(models[0], models[1], NAMES[2], 0), models[1]
 
 
 def test_the_page_needs_no_other_file_and_no_script(html: str) -> None:
@@ -118,9 +127,14 @@ def test_the_summary_is_in_sentences() -> None:
         sentence.replace("\xa0", " ") for sentence in summary_sentences(evaluation, predictions, NAMES[2])
     )
     assert correct == "The fine-tuned model predicts 90.0 % of 100 test pictures correctly."
-    assert re.search(r"accuracy is probably between 8\d\.\d % and 9\d\.\d % \(95 % interval", interval)
+    # Wilson's interval of 90 of 100.
+    assert interval == (
+        "On other pictures of the same kind its accuracy is probably between 82.6 % and 94.5 % (95 % interval). That "
+        "covers the choice of the test pictures (100 pictures), but neither another split nor another seed of training."
+    )
     assert common == "Always predicting “whole” would be correct for 60.0 %."
-    assert re.search(r"changed accuracy by \+30.0 points \(\+2\d\.\d to \+3\d\.\d\): fine-tuning helped", gain)
+    # Bonett and Price: 30 / 102 +- 1.96 sqrt((32 / 102 - (30 / 102)^2) / 102).
+    assert re.search(r"changed accuracy by \+30.0 points \(\+20\.2 to \+38\.7\): fine-tuning helped", gain)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +150,61 @@ def test_the_summary_does_not_flatter(head_only: list[int], fine_tuned: list[int
 
 
 def test_no_mistake_among_few_pictures_proves_little() -> None:
-    evaluation, predictions = evaluate_predictions([0, 1, 0], [0, 1, 0], [0, 1, 0])
-    # 1 - 0.05 ** (1 / 3)
-    assert "an error rate of up to 63.2\xa0% cannot be" in summary_sentences(evaluation, predictions, NAMES[2])[1]
+    evaluation, predictions = evaluate_predictions([0, 1] * 22, [0, 1] * 22, [0, 1] * 22)
+    sentence = summary_sentences(evaluation, predictions, NAMES[2])[1].replace("\xa0", " ")
+    assert "probably between 92.0 % and 100.0 %" in sentence
+    assert "may not hold" not in sentence
+
+
+def test_few_units_are_said() -> None:
+    evaluation, predictions = evaluate_predictions([0] * 40, [0, 1] * 20, [0, 1] * 20, units=np.arange(40) // 4)
+    sentence = summary_sentences(evaluation, predictions, NAMES[2])[1].replace("\xa0", " ")
+    assert sentence.startswith("On other units of the same kind its accuracy is")
+    assert "(40 pictures of 10 units, a unit being a group and its near-duplicates, or a picture alone)" in sentence
+    assert sentence.endswith("With fewer than 20 units the interval may not hold.")
+    row = metric_rows(METRIC_SPECS, evaluation.head_only.estimates(), evaluation.fine_tuned.estimates())[0]
+    assert row.fine_tuned_interval.endswith("100.0\xa0%; only 10 units")
+
+
+def test_one_test_picture_is_in_the_singular() -> None:
+    evaluation, predictions = evaluate_predictions([1], [0], [0])
+    sentences = summary_sentences(evaluation, predictions, NAMES[2])
+    assert "of 1 test picture correctly" in sentences[0]
+    assert "(1 picture)" in sentences[1]
+
+
+def test_where_the_head_was_kept_there_is_no_difference() -> None:
+    evaluation, predictions = evaluate_predictions([0, 1] * 22, [0, 1] * 22, [0, 1] * 22)
+    assert evaluation.difference == SAME_MODEL
+    sentences = summary_sentences(evaluation, predictions, NAMES[2], "The head was kept.")
+    assert sentences[0] == "The head was kept."
+    assert "The head-only model predicts" in sentences[1]
+    assert not any("Compared with the head-only" in sentence for sentence in sentences)
+
+
+def test_calibration_error_stands_beside_a_perfect_models() -> None:
+    evaluation, _ = evaluate_predictions([0] * 60, [0] * 60, [0] * 54 + [1] * 6)  # right in 90 %, as it says
+    after, before = calibration_error_rows(evaluation)
+    assert (after.name, before.name) == ("Calibration error (ECE)", "… before calibration")
+    assert after.fine_tuned == "0.0\xa0%"
+    assert re.fullmatch(
+        r"a perfectly calibrated model would show 0\.0\xa0% to [78]\.\d\xa0%", after.fine_tuned_interval
+    )
+
+
+def test_the_leading_figures_of_calibration_have_intervals(html: str) -> None:
+    names = [spec.key for spec in METRIC_SPECS]
+    assert names == ["accuracy", "balanced_accuracy", "roc_auc", "log_loss", "brier_score"]
+    text = " ".join(HtmlPage(html).text.split()).replace("\xa0", " ")
+    assert re.search(r"Log loss ?cross-entropy of the calibrated .{,40} ?\d\.\d{3} ?\d\.\d{3} to \d\.\d{3}", text)
+    assert re.search(r"Brier score ?squared error .{,60} ?\d\.\d{3} ?\d\.\d{3} to \d\.\d{3}", text)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "words"), [(1.0, "stays 1"), (2.0, "overconfident"), (0.5, "the model was underconfident")]
+)
+def test_the_temperature_is_explained(temperature: float, words: str) -> None:
+    assert words in calibration_sentence(temperature)
 
 
 def test_an_undefined_metric_has_its_reason() -> None:
@@ -150,7 +216,18 @@ def test_an_undefined_metric_has_its_reason() -> None:
 def test_metrics_by_label_worked_by_hand() -> None:
     evaluation, _ = evaluate_predictions([0] * 5, [0, 0, 1, 0, 0], [0, 0, 0, 1, 1])
     rows = classifier_class_table(evaluation.fine_tuned).rows
-    assert rows[1] == ("cracked", "0.0\xa0%", "0.0\xa0%", "0.0\xa0%", 2)
+    assert [str(cell).split(" (")[0] for cell in rows[1][1:4]] == ["0.0\xa0%"] * 3
+    assert rows[1][0] == "cracked"
+    assert rows[1][4] == 2
+    # 3 of 5 pictures that have the label or are predicted as it are right: F1 is 2 * 2 / (2 * 2 + 1 + 2).
+    assert str(rows[0][3]).startswith("57.1\xa0% (")
+
+
+def test_every_figure_of_a_label_has_its_interval() -> None:
+    evaluation, _ = evaluate_predictions([0] * 50, [0] * 25 + [1] * 25, [0] * 25 + [1] * 25)
+    for row in classifier_class_table(evaluation.fine_tuned).rows:
+        for cell in row[1:4]:
+            assert re.fullmatch(r"100\.0\xa0% \(\d\d\.\d\xa0% to 100\.0\xa0%\)", str(cell))
 
 
 def test_facts_may_be_few(tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
 """A detector's report: the frame of the classifier's, nothing from outside, nothing unescaped, the right sentences."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from headstart.base.detections import SplitDetections
-from headstart.evaluation.detector.report import detector_summary_sentences, outcome_rows
+from headstart.evaluation.detector.report import (
+    detector_class_table,
+    detector_metric_rows,
+    detector_summary_sentences,
+    outcome_rows,
+)
 from headstart.metrics.coco_matching import match_detections
-from headstart.metrics.detection import evaluate_detectors
+from headstart.metrics.detection import DetectorEvaluation, evaluate_detectors
 from headstart.metrics.threshold import choose_threshold
 from html_page import HtmlPage
 from synthetic_boxes import make_detections, manifest, write_evaluation, write_random_evaluation
@@ -69,22 +75,79 @@ def test_a_test_set_without_boxes_and_a_model_without_detections_have_a_page(tmp
         assert "0.50 is the default, not a choice" in page.text
 
 
-def summarize(*rows: tuple[int, str, tuple[float, float, float, float], float]) -> list[str]:
-    truth = manifest([[("cat", CAT)], [("cat", CAT)]], ("cat",))
-    matches, none = match_detections(truth, make_detections(*rows, names=("cat",))), match_detections(truth, [])
+def evaluate_cats(*rows: tuple[int, str, tuple[float, float, float, float], float], times: int) -> DetectorEvaluation:
+    """Twice `times` pictures with a cat each; `rows` are the second model's detections in two of them, 1 and 2."""
+    truth = manifest([[("cat", CAT)]] * (2 * times), ("cat",))
+    everywhere = [(2 * n + picture, *others) for n in range(times) for picture, *others in rows]
+    detections = make_detections(*everywhere, names=("cat",))  # type: ignore[arg-type]
+    matches, none = match_detections(truth, detections), match_detections(truth, [])
     models = [(none, choose_threshold(none.classes)), (matches, choose_threshold(matches.classes))]
-    evaluation = evaluate_detectors(models[0], models[1], ("cat",), crowds=0, resamples=100, seed=0)
-    return [sentence.replace("\xa0", " ") for sentence in detector_summary_sentences(evaluation)]
+    return evaluate_detectors(models[0], models[1], ("cat",), crowds=0, resamples=100, seed=0)
+
+
+def summarize(evaluation: DetectorEvaluation, kept_head: str = "") -> list[str]:
+    return [sentence.replace("\xa0", " ") for sentence in detector_summary_sentences(evaluation, kept_head)]
+
+
+HALF = ((1, "cat", CAT, 0.9), (2, "cat", (120.0, 90.0, 40.0, 40.0), 0.2))
 
 
 def test_the_summary_is_in_sentences() -> None:
-    operating_point, metrics, gain = summarize((1, "cat", CAT, 0.9), (2, "cat", (120, 90, 40, 40), 0.2))
-    assert operating_point == (
-        "At the threshold 0.55 the fine-tuned model finds 50.0 % of 2 boxes in 2 test pictures (recall). "
-        "100.0 % of its detections are correct (precision)."
+    evaluation = evaluate_cats(*HALF, times=15)
+    operating_point, metrics, gain = summarize(evaluation)
+    assert re.fullmatch(
+        r"At the threshold 0.55 the fine-tuned model finds 50.0 % \(3\d.\d % to 6\d.\d %\) of 30 boxes in 30 test "
+        r"pictures \(recall\). 100.0 % \([78]\d.\d % to 100.0 %; only 15 units\) of its detections are correct "
+        r"\(precision\).",
+        operating_point,
     )
-    assert metrics.startswith("Its AP50 is 0.505, on pictures of the same kind probably between 0.000 and 1.000 (95 %")
-    assert "fine-tuning changed AP by +50.5 points (+0.0 to +100.0)" in gain
+    assert re.fullmatch(
+        r"Its AP50 is 0.505. On other pictures of the same kind it is probably between 0.3\d\d and 0.6\d\d \(95 % "
+        r"interval\). That covers the choice of the test pictures \(30 pictures\), but neither another split nor "
+        r"another seed of training. AP, which demands close fits as well, is 0.505 \(0.3\d\d to 0.6\d\d\).",
+        metrics,
+    )
+    assert re.search(
+        r"fine-tuning changed AP by \+50.5 points \(\+[23]\d.\d to \+[67]\d.\d\): fine-tuning helped.", gain
+    )
+
+
+def test_a_kept_head_has_no_difference() -> None:
+    sentences = summarize(evaluate_cats(*HALF, times=2), "No epoch was better.")
+    assert sentences[0] == "No epoch was better."
+    assert len(sentences) == 3
+    assert not any("changed AP" in sentence for sentence in sentences)
+
+
+def test_few_units_are_named() -> None:
+    _, metrics, _ = summarize(evaluate_cats(*HALF, times=2))
+    assert "With fewer than 20 units the interval may not hold." in metrics
+
+
+def test_precision_and_recall_have_intervals_beside_their_threshold() -> None:
+    rows = {row.name: row for row in detector_metric_rows(evaluate_cats(*HALF, times=15))}
+    assert (rows["Recall"].head_only, rows["Precision"].head_only) == ("0.0\xa0%", "–")
+    assert rows["Precision"].head_only_interval == "no detection at the threshold; at threshold 0.50"
+    for name in ("Recall", "F1", "AP, medium boxes", "AR, 100 detections"):
+        assert re.match(r"[\d.]+\xa0?%? to [\d.]+", rows[name].fine_tuned_interval), name
+    assert rows["Recall"].fine_tuned_interval.endswith("; at threshold 0.55")
+
+
+def test_labels_have_intervals() -> None:
+    ((label, ap50, ap, boxes),) = detector_class_table(evaluate_cats(*HALF, times=15).fine_tuned).rows
+    assert (label, boxes) == ("cat", 30)
+    for cell in (ap50, ap):
+        assert re.fullmatch(r"0.505 \(0.3\d\d to 0.6\d\d\)", str(cell))
+
+
+def test_one_test_picture_has_a_page_and_no_interval(tmp_path: Path) -> None:
+    truth = manifest([[("cat", CAT)]], ("cat",))
+    model = SplitDetections(*(make_detections((1, "cat", CAT, 0.9), names=("cat",)) for _ in range(2)))
+    out = write_evaluation(tmp_path, truth, truth, model, model)
+    page = HtmlPage((out / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "test AP50, without an interval" in page.text
+    assert "Its AP50 is 1.000. It has no interval: one unit shows no spread." in page.text
 
 
 def test_outcomes_of_both_models_are_rows() -> None:
@@ -101,5 +164,6 @@ def test_outcomes_of_both_models_are_rows() -> None:
 
 
 def test_a_model_without_detections() -> None:
-    assert summarize()[0].endswith("It detects nothing.")
-    assert "finds 0.0 % of 2 boxes in 2 test pictures (recall). " in summarize()[0]
+    (first, *_) = summarize(evaluate_cats(times=15))
+    assert first.endswith("It detects nothing.")
+    assert re.search(r"finds 0.0 % \(0.0 % to 1\d.\d %\) of 30 boxes in 30 test pictures \(recall\). ", first)

@@ -35,10 +35,14 @@ def test_metrics_are_laid_out_for_dvc(out: Path) -> None:
     assert list(metrics) == ["test", "head_only", "difference", "class_agnostic_nms"]
     for model in ("test", "head_only"):
         one = metrics[model]
-        for name in ("AP", "AP50", "AP75"):
+        for name in ("AP", "AP50", "AP75", "AR_1", "AR_10", "AR_100", "precision", "recall", "f1"):
+            assert 0 <= one[f"{name}_low"] < one[name] < one[f"{name}_high"] <= 1
+        for name in ("AP_small", "AP_medium", "AP_large"):
             assert 0 <= one[f"{name}_low"] <= one[name] <= one[f"{name}_high"] <= 1
-        assert {"AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "threshold", "recall"} <= set(one)
-        assert one["pictures"] == 12
+        for of_label in one["per_class"].values():
+            for name in ("AP", "AP50"):
+                assert 0 <= of_label[f"{name}_low"] < of_label[name] < of_label[f"{name}_high"] <= 1
+        assert (one["pictures"], one["units"], "threshold" in one) == (12, 12, True)
         assert set(one["per_class"]) == set(NAMES)
         outcomes = one["outcomes"]
         assert list(outcomes) == ["correct", "wrong_label", "second_box", "nothing_there", "missed"]

@@ -209,3 +209,50 @@ def test_a_regular_expression_beside_a_column_of_groups(tmp_path: Path) -> None:
             found(tmp_path, group_by="(.+)_")
     written(tmp_path, "image,label,group\nrex_1.png,a,\nlucy_2.png,a,\n")
     assert [picture.group for picture in pictures(tmp_path, group_by="(.+)_")] == ["rex", "lucy"]
+
+
+def test_group_by_none_leaves_the_column_of_groups_aside(tmp_path: Path) -> None:
+    written(tmp_path, "image,label,group\n1.png,a,x\n2.png,a,x\n")
+    assert [picture.group for picture in pictures(tmp_path)] == ["x", "x"]
+    assert [picture.group for picture in pictures(tmp_path, group_by="none")] == [None, None]
+    written(tmp_path, "image,label,none\n1.png,a,x\n2.png,a,\n")
+    assert [picture.group for picture in pictures(tmp_path, group_by="none")] == ["x", None], "a column of that name"
+
+
+def test_the_confidence_of_an_annotator_and_further_columns_reach_the_manifest(tmp_path: Path) -> None:
+    put(tmp_path / "data/1.png", seed=1)
+    put(tmp_path / "data/2.png", seed=2)
+    written(tmp_path, "image,label,sure,camera,group,\n1.png,a,0.75,left,g,\n2.png,b,,,,\n")
+    first, second = fetched(tmp_path, {"table": "data/t.csv", "confidence": "sure"}).images
+    assert (first.confidence, first.columns) == (0.75, {"sure": "0.75", "camera": "left"})
+    assert (second.confidence, second.columns) == (None, None)
+    assert [picture.confidence for picture in pictures(tmp_path)] == [None, None]
+
+
+@pytest.mark.parametrize("cell", ["0", "1.01", "-1", "nan", "high"])
+def test_a_confidence_that_is_no_probability(tmp_path: Path, cell: str) -> None:
+    written(tmp_path, f"image,label,sure\n1.png,a,1\n2.png,b,{cell}\n")
+    with pytest.raises(UserError) as caught:
+        found(tmp_path, confidence="sure")
+    assert str(caught.value) == (
+        f"params.yaml: fetch.sources.0: table: data/t.csv: line 3: sure {cell!r}: a confidence is a number above 0 and "
+        "at most 1; correct it, or leave the cell empty"
+    )
+
+
+def test_a_confidence_column_that_is_not_there(tmp_path: Path) -> None:
+    written(tmp_path, "image,label\n1.png,a\n")
+    with pytest.raises(UserError, match="no column 'sure', only image, label; add it or rename one"):
+        found(tmp_path, confidence="sure")
+
+
+def test_a_further_column_of_a_picture_of_several_rows_is_what_all_of_them_say(tmp_path: Path) -> None:
+    written(tmp_path, f"{BOXED},camera,pose\n1.png,a,1,2,3,4,left,up\n1.png,a,5,6,7,8,left,down\n")
+    assert pictures(tmp_path)[0].columns == (("camera", "left"),)
+
+
+def test_two_confidences_of_one_picture_are_a_contradiction(tmp_path: Path) -> None:
+    written(tmp_path, "image,label,sure\n1.png,a,1\n1.png,a,0.5\n")
+    assert [item.reason for item in found(tmp_path, confidence="sure") if isinstance(item, Rejection)] == [
+        "lines 2, 3 give it the confidences 0.5, 1.0"
+    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.base.errors import list_some
 from headstart.base.manifest import Manifest, Split
@@ -9,9 +10,13 @@ from headstart.evaluation.classifier.predictions import StageClassifier, logits_
 from headstart.evaluation.classifier.results import ClassifierTestSet, classifier_results
 from headstart.evaluation.history import TRAINING_STAGES, read_histories
 from headstart.evaluation.report_facts import collect_report_facts
+from headstart.evaluation.slices import check_slices
 from headstart.evaluation.writer import Results
 from headstart.metrics.source_bias import LabelSources
 from headstart.params.root import Params
+
+if TYPE_CHECKING:
+    from headstart.cross_validation.figures import CrossValidation
 
 
 def evaluate_classifier(splits: Mapping[Split, Manifest], params: Params, root: Path) -> tuple[Results, str]:
@@ -28,9 +33,10 @@ def evaluate_classifier(splits: Mapping[Split, Manifest], params: Params, root: 
     Raises:
         UserError: a file of an earlier stage is missing or unreadable.
     """
+    check_slices(params.evaluate.slices, [image for manifest in splits.values() for image in manifest.images])
     head_only, fine_tuned = (StageClassifier.read(stage, root) for stage in TRAINING_STAGES)
     spec = fine_tuned.spec
-    head_only_logits, fine_tuned_logits = logits_of_both(head_only, fine_tuned, splits, params, root)
+    head_only_logits, fine_tuned_logits, features = logits_of_both(head_only, fine_tuned, splits, params, root)
     sources = source_bias(head_only.embed(params, root), splits, params)
     evaluation, results = classifier_results(
         ClassifierTestSet(root, splits["test"].images, spec.labels),
@@ -48,9 +54,19 @@ def evaluate_classifier(splits: Mapping[Split, Manifest], params: Params, root: 
             notes=confounding_notes(sources),
         ),
         sources=sources,
+        cross_validation=_cross_validate(splits, params, root),
+        features=features,
     )
     accuracy = evaluation.fine_tuned.accuracy
     return results, f"accuracy {accuracy.value:.4f} (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
+
+
+def _cross_validate(splits: Mapping[Split, Manifest], params: Params, root: Path) -> "CrossValidation | None":
+    if not params.evaluate.folds:
+        return None
+    from headstart.cross_validation.cross_validate import cross_validate
+
+    return cross_validate(splits, params, root)
 
 
 def _count_pictures(manifest: Manifest, labels: Sequence[str]) -> dict[str, int]:

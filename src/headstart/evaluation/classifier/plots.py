@@ -15,9 +15,10 @@ from headstart.evaluation.charts import (
     render_plot,
     training_curve_plots,
 )
-from headstart.evaluation.classifier.curves import mean_precision_recall_curve, mean_roc_curve, reliability_bins
+from headstart.evaluation.classifier.curves import mean_precision_recall_curve, mean_roc_curve
 from headstart.evaluation.history import History
 from headstart.metrics.calibration import ClassifierPredictions
+from headstart.metrics.calibration_error import reliability_bins
 
 
 def classifier_plots(
@@ -59,6 +60,7 @@ def reliability_plot(predictions: ClassifierPredictions) -> Plot:
     def draw(figure: Figure) -> None:
         axes, counts = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect calibration")
+        axes.vlines(after.confidence, after.low, after.high, color=INK, alpha=0.35, linewidth=5)
         axes.plot(before.confidence, before.accuracy, "s--", color=SECOND_COLOUR, label="uncalibrated")
         axes.plot(after.confidence, after.accuracy, "o-", color=FIRST_COLOUR, label="calibrated")
         axes.set(ylabel="accuracy", ylim=(-0.02, 1.02), xlim=(0, 1.02))
@@ -68,6 +70,7 @@ def reliability_plot(predictions: ClassifierPredictions) -> Plot:
 
     alt = (
         "Reliability diagram: accuracy against confidence, before and after calibration "
-        f"(temperature {predictions.temperature:.2f}). On the diagonal confidence equals accuracy."
+        f"(temperature {predictions.temperature:.2f}). On the diagonal confidence equals accuracy; the bar of a point "
+        "is where 95 % of a perfectly calibrated model's would be."
     )
     return render_plot("Reliability diagram", alt, (4.4, 4.6), draw)

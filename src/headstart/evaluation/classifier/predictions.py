@@ -9,8 +9,10 @@ from torch import Tensor
 from headstart.base.arrays import Floats
 from headstart.base.manifest import Image, Manifest, Split
 from headstart.engine.device import configure_torch
+from headstart.evaluation.classifier.model_features import ModelFeatures, run_with_features, split_logits
 from headstart.evaluation.network_outputs import fp32_outputs
-from headstart.features.embeddings import FrozenBackbone, compute_embeddings
+from headstart.features.embeddings import compute_embeddings
+from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.metrics.calibration import SplitLogits
 from headstart.metrics.source_bias import LabelSources, measure_source_bias, source_collection
 from headstart.models import classifier
@@ -41,6 +43,12 @@ class StageClassifier:
         network = classifier.build(self.tensors, self.spec)
         return _split_logits(fp32_outputs(network, self.spec, params, root), self.spec, splits)
 
+    def logits_and_features(
+        self, splits: Mapping[Split, Manifest], params: Params, root: Path
+    ) -> tuple[SplitLogits, ModelFeatures]:
+        """The same logits to the bit, and the backbone's features, in one pass of each picture."""
+        return run_with_features(classifier.build(self.tensors, self.spec), self.spec, splits, params, root)
+
     def embed(self, params: Params, root: Path) -> Embed:
         """Its backbone as a function, in the precision of training.
 
@@ -58,15 +66,15 @@ def logits_of_both(
     splits: Mapping[Split, Manifest],
     params: Params,
     root: Path,
-) -> tuple[SplitLogits, SplitLogits]:
+) -> tuple[SplitLogits, SplitLogits, ModelFeatures]:
     """Logits of both models, computed in one way: where fine-tuning has changed no tensor they are the same to the bit.
 
-    The models are one then, and it runs once.
+    The models are one then, and it runs once. The features are the fine-tuned model's.
     """
-    of_fine_tuned = fine_tuned.logits(splits, params, root)
+    of_fine_tuned, features = fine_tuned.logits_and_features(splits, params, root)
     if hash_tensors(head_only.tensors) == hash_tensors(fine_tuned.tensors):
-        return of_fine_tuned, of_fine_tuned
-    return head_only.logits(splits, params, root), of_fine_tuned
+        return of_fine_tuned, of_fine_tuned, features
+    return head_only.logits(splits, params, root), of_fine_tuned, features
 
 
 def source_bias(embed: Embed, splits: Mapping[Split, Manifest], params: Params) -> tuple[LabelSources, ...]:
@@ -81,7 +89,6 @@ def source_bias(embed: Embed, splits: Mapping[Split, Manifest], params: Params) 
         sources,
         [image.group for image in images],
         tested={(image.label or "", source_collection(image.source)) for image in splits["test"].images},
-        resamples=params.evaluate.bootstrap,
         seed=params.seed,
     )
 
@@ -89,13 +96,7 @@ def source_bias(embed: Embed, splits: Mapping[Split, Manifest], params: Params) 
 def _split_logits(
     logits: Callable[[Manifest], Tensor], spec: ModelSpec, splits: Mapping[Split, Manifest]
 ) -> SplitLogits:
-    val, test = splits["val"], splits["test"]
-    return SplitLogits(
-        val=_to_numpy(logits(val)),
-        val_labels=classifier.encode_targets(val.images, spec.labels).numpy(),
-        test=_to_numpy(logits(test)),
-        test_labels=classifier.encode_targets(test.images, spec.labels).numpy(),
-    )
+    return split_logits(logits(splits["val"]), logits(splits["test"]), spec, splits)
 
 
 def _to_numpy(tensor: Tensor) -> Floats:

@@ -17,6 +17,7 @@ from headstart.evaluation.detector.suppression import (
 from headstart.evaluation.history import TRAINING_STAGES, read_histories
 from headstart.evaluation.report_facts import collect_report_facts
 from headstart.evaluation.writer import Results
+from headstart.metrics.bootstrap import Estimate
 from headstart.params.root import Params
 
 
@@ -29,7 +30,7 @@ def evaluate_detector(splits: Mapping[Split, Manifest], params: Params, root: Pa
         root: the repository root.
 
     Returns:
-        what is written, and test AP50 and AP in one line.
+        what is written, and test AP50 and AP with their intervals in one line.
 
     Raises:
         UserError: a file of an earlier stage is missing or unreadable.
@@ -52,8 +53,16 @@ def evaluate_detector(splits: Mapping[Split, Manifest], params: Params, root: Pa
         ),
         suppression=suppression,
     )
-    values = {name: evaluation.fine_tuned.estimates[name].value for name in ("AP50", "AP")}
-    return results, ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in values.items())
+    estimates = evaluation.fine_tuned.estimates
+    return results, ", ".join(summary_figure(name, estimates[name]) for name in ("AP50", "AP"))
+
+
+def summary_figure(name: str, estimate: Estimate) -> str:
+    """A metric with its interval for the terminal: `AP50 0.4000 (95 % interval 0.2501 to 0.5688)`."""
+    if estimate.value is None:
+        return f"{name} none ({estimate.absent})"
+    interval = "" if estimate.low is None else f" (95 % interval {estimate.low:.4f} to {estimate.high:.4f})"
+    return f"{name} {estimate.value:.4f}{interval}"
 
 
 def detect_with_both(

@@ -20,8 +20,8 @@ from headstart.evaluation.charts import (
 from headstart.evaluation.history import History
 from headstart.evaluation.plot_csvs import confusion_csv, precision_recall_csv
 from headstart.images.draw_boxes import shorten_label
+from headstart.metrics.average_precision import RECALL_THRESHOLDS
 from headstart.metrics.coco_matching import DetectionMatches
-from headstart.metrics.detection import RECALL_THRESHOLDS
 from headstart.metrics.threshold import Threshold, ThresholdSweep
 
 _MAX_PANELS = 24  # labels that get a panel of their own

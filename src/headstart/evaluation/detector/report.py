@@ -17,11 +17,13 @@ from headstart.evaluation.report_tables import (
     counted,
     format_cell,
     format_decimal,
-    format_interval,
-    format_or_dash,
+    format_estimate,
     format_percent,
+    format_with_interval,
+    interval_sentence,
     metric_rows,
 )
+from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.detection import DetectorEvaluation, DetectorMetrics
 
 METRIC_SPECS = (
@@ -100,20 +102,17 @@ def detector_metric_rows(evaluation: DetectorEvaluation) -> list[MetricRow]:
     """COCO's metrics of both models, and precision and recall at each model's threshold."""
     head_only, fine_tuned = evaluation.head_only, evaluation.fine_tuned
     rows = metric_rows(METRIC_SPECS, head_only.estimates, fine_tuned.estimates)
-    for name, meaning in (
-        ("precision", "share of the detections that are correct"),
-        ("recall", "share of the boxes that are found"),
+    for key, name, meaning in (
+        ("precision", "Precision", "share of the detections that are correct"),
+        ("recall", "Recall", "share of the boxes that are found"),
+        ("f1", "F1", "harmonic mean of precision and recall"),
     ):
-        values = [
-            text
-            for model in (head_only, fine_tuned)
-            for text in (
-                format_or_dash(getattr(model.at_threshold, name), format_percent),
-                f"threshold {model.threshold.value:.2f}",
-            )
-        ]
-        at = "over all labels, at IoU 0.5 and the chosen threshold"
-        rows.append(MetricRow(name.capitalize(), f"{meaning}, {at}", *values))
+        texts: list[str] = []
+        for model in (head_only, fine_tuned):
+            value, interval = format_estimate(model.at_threshold[key], format_percent)
+            at_threshold = f"at threshold {model.threshold.value:.2f}"
+            texts += [value, f"{interval}; {at_threshold}" if interval else at_threshold]
+        rows.append(MetricRow(name, f"{meaning}, over all labels, at IoU 0.5 and the chosen threshold", *texts))
     return rows
 
 
@@ -140,24 +139,30 @@ def detector_summary_sentences(evaluation: DetectorEvaluation, kept_head: str = 
     if ap50.value is None or ap.value is None:
         return [*([kept_head] if kept_head else []), f"The test set gives no metric: {ap50.absent}."]
     test_set = f"{counted(fine_tuned.boxes, 'box')} in {counted(fine_tuned.pictures, 'test picture')}"
-    operating_point = fine_tuned.at_threshold
-    precision = (
+    recall, precision = (fine_tuned.at_threshold[key] for key in ("recall", "precision"))
+    of_detections = (
         "It detects nothing."
-        if operating_point.precision is None
-        else f"{format_percent(operating_point.precision)} of its detections are correct (precision)."
+        if precision.value is None
+        else f"{format_with_interval(precision, format_percent)} of its detections are correct (precision)."
     )
     name = "head-only" if kept_head else "fine-tuned"
+    ap_sentence = f"AP, which demands close fits as well, is {format_with_interval(ap, format_decimal)}."
     sentences = [
         *([kept_head] if kept_head else []),
         f"At the threshold {fine_tuned.threshold.value:.2f} the {name} model finds "
-        f"{format_percent(operating_point.recall or 0.0)} of {test_set} (recall). {precision}",
-        f"Its AP50 is {format_decimal(ap50.value)}, on pictures of the same kind probably between "
-        f"{format_interval(ap50, format_decimal)}; AP, which demands close fits as well, is "
-        f"{format_decimal(ap.value)}.",
+        f"{format_with_interval(recall, format_percent)} of {test_set} (recall). {of_detections}",
+        f"Its AP50 is {format_decimal(ap50.value)}. {_covered(ap50, fine_tuned)} {ap_sentence}",
     ]
-    if evaluation.difference.value is not None and not kept_head:
+    if evaluation.difference.low is not None and not kept_head:
         sentences.append(improvement_sentence(evaluation.difference, "AP"))
     return sentences
+
+
+def _covered(ap50: Estimate, metrics: DetectorMetrics) -> str:
+    """Between which values AP50 is, and which chances that covers."""
+    if ap50.low is None:
+        return f"It has {ap50.note}."
+    return interval_sentence("it", ap50, format_decimal, pictures=metrics.pictures, units=metrics.units)
 
 
 def threshold_sentence(metrics: DetectorMetrics) -> str:
@@ -173,8 +178,8 @@ def threshold_sentence(metrics: DetectorMetrics) -> str:
             "On the validation set the model finds nothing at any threshold: "
             f"{threshold.value:.2f} is the default, not a choice."
         )
-    test_f1 = metrics.at_threshold.f1
-    on_test = "" if test_f1 is None else f", {format_percent(test_f1)} on the test set"
+    test_f1 = metrics.at_threshold["f1"]
+    on_test = "" if test_f1.value is None else f", {format_with_interval(test_f1, format_percent)} on the test set"
     return (
         f"The threshold {threshold.value:.2f} has the highest F1, the harmonic mean of precision and recall, on the "
         f"validation set: {format_percent(threshold.f1)} there{on_test}. Over all labels (micro average), at IoU 0.5."
@@ -182,12 +187,12 @@ def threshold_sentence(metrics: DetectorMetrics) -> str:
 
 
 def detector_class_table(metrics: DetectorMetrics) -> Table:
-    """AP50 and AP of each label."""
+    """AP50 and AP of each label, with intervals."""
     rows = [
         (
             name,
-            format_or_dash(of_label.ap50, format_decimal),
-            format_or_dash(of_label.ap, format_decimal),
+            format_with_interval(of_label.ap50, format_decimal),
+            format_with_interval(of_label.ap, format_decimal),
             of_label.boxes,
         )
         for name, of_label in metrics.per_class.items()

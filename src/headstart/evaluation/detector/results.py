@@ -13,7 +13,7 @@ from headstart.evaluation.detector.plots import detector_plot_csvs, detector_plo
 from headstart.evaluation.detector.report import render_detector_report
 from headstart.evaluation.detector.suppression import Suppression
 from headstart.evaluation.history import History
-from headstart.evaluation.metrics_json import estimates_json, metrics_json, rounded
+from headstart.evaluation.metrics_json import estimates_json, metrics_json
 from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.writer import Results
 from headstart.metrics.coco_matching import match_detections
@@ -87,7 +87,7 @@ def detector_results(
     )
     cases = find_cases(splits.root, test, fine_tuned.test, outcomes, threshold.value, params.gallery)
     results = Results(
-        metrics=detector_metrics_json(evaluation, counts, suppression, facts.kept_head),
+        metrics=detector_metrics_json(evaluation, counts, suppression, facts.vain_lr),
         predictions=coco_results_json(fine_tuned.test),
         plots=plots,
         plot_csvs=detector_plot_csvs(matches, names, pairs),
@@ -110,7 +110,7 @@ def detector_metrics_json(
     evaluation: DetectorEvaluation,
     outcomes: Mapping[str, Mapping[str, int]],
     suppression: Suppression,
-    kept_head: str = "",
+    vain_lr: float = 0.0,
 ) -> dict[str, object]:
     """metrics.json of a detector.
 
@@ -118,9 +118,9 @@ def detector_metrics_json(
         evaluation: of both models.
         outcomes: how many boxes have each outcome at the threshold, by the model's key, `test` or `head_only`.
         suppression: by which the boxes were selected.
-        kept_head: as in ReportFacts.
+        vain_lr: as in ReportFacts.
     """
-    metrics = metrics_json(evaluation, _model_metrics, "AP", kept_head)
+    metrics = metrics_json(evaluation, _model_metrics, "AP", vain_lr)
     for model, counts in outcomes.items():
         metrics[model] = {**metrics[model], "outcomes": dict(counts)}
     return {**metrics, "class_agnostic_nms": suppression.to_json()}
@@ -130,12 +130,13 @@ def _model_metrics(metrics: DetectorMetrics) -> dict[str, object]:
     return {
         **estimates_json(metrics.estimates),
         "threshold": metrics.threshold.value,
-        **rounded(vars(metrics.at_threshold)),
+        **estimates_json(metrics.at_threshold),
         "pictures": metrics.pictures,
+        "units": metrics.units,
         "boxes": metrics.boxes,
         "crowds": metrics.crowds,
         "per_class": {
-            name: rounded({"AP": of_label.ap, "AP50": of_label.ap50, "boxes": of_label.boxes})
+            name: {**estimates_json({"AP": of_label.ap, "AP50": of_label.ap50}), "boxes": of_label.boxes}
             for name, of_label in metrics.per_class.items()
         },
     }

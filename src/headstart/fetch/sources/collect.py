@@ -60,13 +60,14 @@ def _list_source(
     if source.folder is not None:
         return folder.list_images(source.folder, root, label_given=label_given)
     if source.table is not None:
-        return table.list_images(source.table, root, label_given=label_given, group_by=source.group_by, boxes=boxes)
+        more = {"group_by": source.group_by, "confidence": source.confidence}
+        return table.list_images(source.table, root, label_given=label_given, boxes=boxes, **more)
     if source.open_images is not None:
         return open_images.list_images(source.open_images, downloads, boxes=boxes)
     if source.stanford_dogs is not None:
         return stanford_dogs.list_images(source.stanford_dogs, downloads)
     if source.mosaic is not None:
-        return mosaic.list_images(source.mosaic, root)
+        return mosaic.list_images(source.mosaic, root, group_by=source.group_by)
     return _list_annotated(source, root, label_given=label_given)
 
 
@@ -125,7 +126,8 @@ def _apply_options(
     rejections = [item for item in items if isinstance(item, Rejection)]
     pictures = [_apply_overrides(item, source) for item in items if isinstance(item, SourceImage)]
     is_column = source.table is not None and source.group_by in table.read_columns(source.table, root)
-    if source.group_by is not None and not is_column:  # a row with an empty cell of the column is of no group
+    # A row with an empty cell of the column is of no group.
+    if source.group_by not in (None, table.NO_GROUPS) and not is_column:
         pictures = _set_groups(pictures, source.group_by)
     if source.limit is not None and len(pictures) > source.limit:
         # Not the first ones, which would be of one class: a fixed random subset, the same on every machine.

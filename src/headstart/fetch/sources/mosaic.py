@@ -41,17 +41,18 @@ class Crop:
     boxed: bool
 
 
-def list_images(params: MosaicParams, root: Path) -> Iterator[SourceImage | Rejection]:
+def list_images(params: MosaicParams, root: Path, *, group_by: str | None = None) -> Iterator[SourceImage | Rejection]:
     """Every scene: a grid of crops, with a box around each whose label is in `boxes`; the others are background.
 
     The crops are first divided into `groups`, near-duplicates and crops of one `group` of the table together, each
     label in equal shares. A scene has crops of one of these groups alone and bears its name: if scenes are split by
-    group, as the split stage does, no crop is in two splits. A crop that cannot be read is rejected.
+    group, as the split stage does, no crop is in two splits. A crop that cannot be read is rejected. `group_by` is that
+    of `table`: NO_GROUPS leaves the table's groups aside.
 
     Raises:
         UserError: the table is invalid, has none of the labels in `boxes`, or too few crops for a scene.
     """
-    items = list(table.list_images(params.table, root, label_given=False, group_by=None))
+    items = list(table.list_images(params.table, root, label_given=False, group_by=group_by))
     yield from (item for item in items if isinstance(item, Rejection))
     crops = [_to_crop(item, params) for item in items if isinstance(item, SourceImage)]
     known = sorted({crop.source_image.label or "" for crop in crops})

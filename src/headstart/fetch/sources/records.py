@@ -71,6 +71,8 @@ class SourceImage:
         rotation: degrees counter-clockwise that make the stored pixels upright, where the source has better
             information than the file's EXIF. None: EXIF decides.
         min_side: least shorter side in pixels; a smaller picture is rejected.
+        confidence: the annotator's, that the label is right; above 0, at most 1.
+        columns: further columns of a table with their cells, in its order; None: it has no others.
     """
 
     location: str
@@ -87,6 +89,8 @@ class SourceImage:
     license: str | None = None
     author: str | None = None
     landing_url: str | None = None
+    confidence: float | None = None
+    columns: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)

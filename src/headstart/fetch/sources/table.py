@@ -1,4 +1,4 @@
-"""Source `table`: pictures listed in a CSV file with columns image, label and optionally split, group, and boxes."""
+"""Source `table`: pictures listed in a CSV file with columns image, label, optionally split, group, boxes, others."""
 
 import functools
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 from headstart.base.errors import UserError, list_some
 from headstart.base.manifest import SPLITS
 from headstart.fetch.http.addresses import is_remote, local_path
-from headstart.fetch.sources import table_rows
+from headstart.fetch.sources import table_columns, table_rows
 from headstart.fetch.sources.box_checks import are_fractions, check_units, order_corners
 from headstart.fetch.sources.labels import normalize_label
 from headstart.fetch.sources.paths import SPLIT_OF_FOLDER, find_file
@@ -22,11 +22,18 @@ from headstart.fetch.sources.table_rows import Row
 CORNER_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 SIZE_COLUMNS = ("width", "height")
 CREDIT_COLUMNS = ("license", "author", "landing_url")
+NO_GROUPS = "none"  # `group_by: none`
 COLUMNS = ("image", "label", "split", "group", *CORNER_COLUMNS, *SIZE_COLUMNS, *CREDIT_COLUMNS)
 
 
 def list_images(
-    table: str, root: Path, *, label_given: bool, group_by: str | None, boxes: bool = False
+    table: str,
+    root: Path,
+    *,
+    label_given: bool,
+    group_by: str | None,
+    confidence: str | None = None,
+    boxes: bool = False,
 ) -> Iterator[SourceImage | Rejection]:
     """Every picture of a table, in the order in which the table first names it.
 
@@ -39,25 +46,28 @@ def list_images(
         table: the CSV file, relative to `root`.
         root: the repository root.
         label_given: the source sets a label for all its pictures, so the table needs none.
-        group_by: a column whose value becomes the group (if there is no such column, `collect` reads it as a
-            regular expression).
+        group_by: a column whose value becomes the group; None: the column `group`, if there is one; NO_GROUPS: none
+            (if there is no such column, `collect` reads it as a regular expression).
+        confidence: a column with the annotator's confidence that the label is right; an empty cell: not stated.
         boxes: the task learns from boxes: a row without a label and without a box is a picture of background.
 
     Raises:
         UserError: the table is missing, empty, lacks a column, or has a wrong value; the line names its row.
     """
     where = f"table: {table}"
-    columns, rows = table_rows.read_rows(root / table, where, {*COLUMNS, group_by or "group"})
+    columns, rows = table_rows.read_rows(root / table, where, {*COLUMNS, group_by or "group", confidence or "image"})
     needed = ["image"] if label_given else ["image", "label"]
-    _check_columns(where, columns, needed)
-    group = group_by if group_by in columns else "group"
+    _check_columns(where, columns, [*needed, confidence] if confidence else needed)
+    group = group_by if group_by in columns or group_by == NO_GROUPS else "group"
     rows_by_image: dict[str, list[Row]] = {}
     for line, row in rows:
         is_background = boxes and "xmin" in columns and not row.get("label") and not _has_corner(row)
         _check_row(f"{where}: line {line}", row, ["image"] if is_background else needed)
         rows_by_image.setdefault(_one_spelling(row["image"]), []).append((line, row))
     items = [
-        _to_source_image(table, (root / table).parent, image_rows, group, label_given=label_given, boxes=boxes)
+        _to_source_image(
+            table, (root / table).parent, image_rows, group or "", confidence, label_given=label_given, boxes=boxes
+        )
         for image_rows in rows_by_image.values()
     ]
     yield from _to_frames(items, f"table:{table}")
@@ -102,7 +112,7 @@ def _one_spelling(image: str) -> str:
 
 
 def _to_source_image(
-    table: str, folder: Path, rows: list[Row], group: str, *, label_given: bool, boxes: bool
+    table: str, folder: Path, rows: list[Row], group: str, confidence: str | None, *, label_given: bool, boxes: bool
 ) -> SourceImage | Rejection:
     """One picture of one or more rows. Rows that repeat each other count once; rows that disagree are rejected."""
     source, image = f"table:{table}", rows[0][1]["image"]
@@ -113,7 +123,9 @@ def _to_source_image(
     splits = {SPLIT_OF_FOLDER.get(row.get("split", "").lower()) for _, row in rows}
     groups = {row.get(group, "") for _, row in rows}
     frames = {_annotated_size(table, row) for row in rows} if found else {None}
-    reason = _disagreement(rows, {"splits": splits, "groups": groups, "sizes": frames}, labels, found, label_given)
+    sure = {table_columns.parse_confidence(table, row, confidence) for row in rows}
+    once: dict[str, Collection[object]] = {"splits": splits, "groups": groups, "sizes": frames, "confidences": sure}
+    reason = _disagreement(rows, once, labels, found, label_given)
     if reason is None and boxes:
         reason = _missing_box(rows)
     if reason is not None:
@@ -130,6 +142,8 @@ def _to_source_image(
         license=rows[0][1].get("license") or None,
         author=rows[0][1].get("author") or None,
         landing_url=rows[0][1].get("landing_url") or None,
+        confidence=sure.pop(),
+        columns=table_columns.further_columns(rows, COLUMNS),
     )
 
 

@@ -30,10 +30,27 @@ export async function predict(blob, name) {
     const outputs = await (await session).run(feeds, ["boxes", "scores", "labels"]);
     return { name, ...upright, label: null, probabilities: null, boxes: toBoxes(outputs, upright) };
   }
-  const outputs = await (await session).run(feeds, ["probabilities"]);
+  const hasStrangeness = (await session).outputNames.includes("strangeness");
+  const outputs = await (await session).run(feeds, ["probabilities", ...(hasStrangeness ? ["strangeness"] : [])]);
   const values = [...outputs.probabilities.data];
   const probabilities = Object.fromEntries(info.labels.map((label, index) => [label, values[index]]));
-  return { name, ...upright, probabilities, label: info.labels[values.indexOf(Math.max(...values))], boxes: null };
+  const classification = classify(values, outputs.strangeness?.data[0] ?? null);
+  return { name, ...upright, probabilities, label: classification.labels_in_set[0], ...classification, boxes: null };
+}
+
+// What export/predictor.py makes of probabilities and strangeness; its words are those of export/answer_text.py.
+function classify(values, strangeness) {
+  const ranked = values.map((_, index) => index).sort((a, b) => values[b] - values[a]);
+  const inSet = ranked.filter((index) => index === ranked[0] || values[index] >= (info.set_thresholds?.[index] ?? Infinity));
+  const labels = inSet.map((index) => info.labels[index]);
+  const unknown = info.unknown_above !== null && strangeness !== null && strangeness > info.unknown_above;
+  return { answer: answerText(labels, unknown), labels_in_set: labels, unknown, strangeness };
+}
+
+function answerText(labels, unknown) {
+  if (unknown) return "none of these";
+  if (labels.length > 3) return `one of ${labels.length} labels`;
+  return labels.length > 1 ? `${labels.slice(0, -1).join(", ")} or ${labels.at(-1)}` : labels[0];
 }
 
 // Every box with a score above 0, the highest score first, in pixels of the upright picture.

@@ -150,17 +150,46 @@ function barRow(name, value) {
 function showProbabilities(card, prediction, example) {
   const ranked = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
   const [label, probability] = ranked[0];
-  card.querySelector("h3").textContent = `${label}, ${percent(probability)}`;
+  card.querySelector("h3").textContent = headline(prediction, label, probability);
   const bars = card.querySelector(".bars");
   bars.append(...ranked.slice(0, 5).map(([name, value]) => barRow(name, value)));
   if (ranked.length > 5) bars.append(element("li", `and ${ranked.length - 5} more labels`, "muted"));
   if (example?.label) {
-    const correct = example.label === label;
+    const [correct, sentence] = judge(prediction, label, example.label);
     const truth = card.querySelector(".truth");
-    truth.textContent = `${correct ? "Correct" : "Wrong"}: the label is ${example.label}.`;
+    truth.textContent = sentence;
     truth.classList.add(correct ? "correct" : "wrong");
   }
-  showPrecision(card, label);
+  explain(card, prediction);
+  if (!prediction.unknown) showPrecision(card, label);
+}
+
+// Why no single label is named.
+function explain(card, { labels_in_set: labels, unknown }) {
+  if (unknown) {
+    card.querySelector(".why").textContent =
+      "This picture is unlike all training pictures; the bars show which label would be nearest.";
+  } else if (labels?.length > 1) {
+    card.querySelector(".why").textContent =
+      `The picture may be ${labels.length > 3 ? `any of ${labels.length} labels` : "either of these"}: ` +
+      "the probabilities do not decide.";
+  }
+}
+
+// The label, "cat or dog", or "none of these"; a prediction without an answer is its most probable label.
+function headline({ answer, labels_in_set: labels, unknown }, label, probability) {
+  if (unknown) return `${answer} (nearest: ${label}, ${percent(probability)})`;
+  return labels?.length > 1 ? answer : `${label}, ${percent(probability)}`;
+}
+
+// Whether a test picture's label is what the answer says, in a sentence.
+function judge({ labels_in_set: labels, unknown }, label, actual) {
+  if (unknown) return [false, `Turned away: the label is ${actual}.`];
+  if (labels?.length > 1) {
+    const held = labels.includes(actual);
+    return [held, `${held ? "Among them" : "Not among them"}: the label is ${actual}.`];
+  }
+  return [actual === label, `${actual === label ? "Correct" : "Wrong"}: the label is ${actual}.`];
 }
 
 // How often this prediction was correct on the test set, and test pictures with the same wrong prediction.

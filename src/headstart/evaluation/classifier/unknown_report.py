@@ -1,0 +1,137 @@
+"""Figures of "none of these" and of prediction sets, for metrics.json and for the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headstart.evaluation.classifier.unknown import Answers, SetFigures, UnknownFigures
+from headstart.evaluation.metrics_json import METRIC_DIGITS, estimate_json
+from headstart.evaluation.report_tables import (
+    Table,
+    counted,
+    format_decimal,
+    format_estimate,
+    format_percent,
+)
+from headstart.metrics import conformal, strangeness
+from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.rejection import Rejection
+
+
+@dataclass(frozen=True)
+class AnswersSection:
+    """What the report's template shows."""
+
+    unknown: tuple[str, ...]
+    foreign: Table
+    sets: tuple[str, ...]
+    coverage: Table
+
+
+def answers_json(answers: Answers | None) -> dict[str, object]:
+    """`unknown` and `prediction_sets` of metrics.json; nothing without rules."""
+    if answers is None:
+        return {}
+    unknown, sets = answers.unknown, answers.sets
+    return {
+        "unknown": {
+            "method": strangeness.METHOD,
+            **estimate_json("kept", unknown.kept),
+            **_rejection_json(unknown.all_generated),
+            "generated": {kind: _rejection_json(figures) for kind, figures in unknown.generated.items()},
+            "left_out": {label: _rejection_json(figures) for label, figures in unknown.left_out.items()},
+            **({"note": unknown.note} if unknown.note else {}),
+        },
+        "prediction_sets": {
+            "method": conformal.METHOD,
+            "confidence": sets.confidence,
+            **estimate_json("coverage", sets.coverage),
+            **estimate_json("size", sets.size),
+            **{name: round(sets.shares.get(count, 0.0), METRIC_DIGITS) for count, name in _SHARE_NAMES.items()},
+            "empty": 0.0,
+            "per_class": {label: estimate_json("coverage", figure) for label, figure in sets.by_label.items()},
+            **({"note": sets.note} if sets.note else {}),
+        },
+    }
+
+
+_SHARE_NAMES = {1: "one_label", 2: "two_labels"}
+
+
+def _rejection_json(figures: Rejection) -> Mapping[str, float | str]:
+    auroc = round(figures.auroc, METRIC_DIGITS)
+    return {**estimate_json("fpr95", figures.fpr95), "auroc": auroc, "pictures": figures.pictures}
+
+
+def answers_section(answers: Answers) -> AnswersSection:
+    """The report's section."""
+    unknown, sets = answers.unknown, answers.sets
+    left_out = {f"label “{label}”, left out": figures for label, figures in unknown.left_out.items()}
+    rows = {**unknown.generated, **left_out}
+    foreign = tuple(
+        (name, *_with_interval(figures.fpr95), format_decimal(figures.auroc), figures.pictures)
+        for name, figures in rows.items()
+    )
+    coverage = tuple((label, *_with_interval(figure)) for label, figure in sets.by_label.items())
+    return AnswersSection(
+        _unknown_sentences(unknown),
+        Table("Foreign pictures", ("kind", "taken for a label", "95 % interval", "AUROC", "pictures"), foreign),
+        _set_sentences(sets),
+        Table("Coverage of the prediction sets by label", ("label", "coverage", "95 % interval"), coverage),
+    )
+
+
+def _with_interval(figure: Estimate) -> tuple[str, str]:
+    value, interval = format_estimate(figure, format_percent)
+    return value, "; ".join(filter(None, (interval, figure.note)))
+
+
+def _in_words(figure: Estimate) -> str:
+    """`94.1 % (90.0 % to 96.7 %)`."""
+    value, interval = _with_interval(figure)
+    return f"{value} ({interval})"
+
+
+def _unknown_sentences(unknown: UnknownFigures) -> tuple[str, ...]:
+    """How many pictures are kept, how many foreign ones are not turned away, and what none of it shows."""
+    missed = unknown.all_generated
+    sentences = [
+        f"A picture is “none of these” where its features lie farther from {counted(unknown.bank, 'training picture')} "
+        f"than those of about {100 * strangeness.KEPT:.0f} in 100 pictures that the backbone did not learn from do "
+        f"({strangeness.METHOD}, of features divided by their length; the threshold comes from "
+        f"{counted(unknown.threshold_from, 'picture')}).",
+        f"Of the test pictures it keeps {_in_words(unknown.kept)}. Of {counted(missed.pictures, 'generated picture')} "
+        f"it takes {_in_words(missed.fpr95)} for a label.",
+    ]
+    if unknown.note:
+        sentences.append(f"{unknown.note[0].upper()}{unknown.note[1:]}.")
+    if unknown.left_out:
+        worst = max(unknown.left_out, key=lambda label: unknown.left_out[label].fpr95.value or 0)
+        sentences.append(
+            "A label that is left out is the harder case: its pictures look like those of the others. Without the "
+            f"pictures of “{worst}”, the worst case, {_in_words(unknown.left_out[worst].fpr95)} of them would be taken "
+            "for another label. The network itself has learned this label; one that it has never seen may fare "
+            "otherwise."
+        )
+    return tuple(sentences)
+
+
+def _set_sentences(sets: SetFigures) -> tuple[str, ...]:
+    """Coverage, size, and where the coverage falls short of what was promised."""
+    promised = format_percent(sets.confidence)
+    one, two = (format_percent(sets.shares.get(count, 0.0)) for count in (1, 2))
+    sentences = [
+        f"A prediction set holds the labels that a picture may have; {promised} of the sets are to hold the right one. "
+        f"The rule ({conformal.METHOD}) is fitted on {sets.calibrated_on}.",
+        f"On the test pictures {_in_words(sets.coverage)} do. The sets hold {sets.size.value:.2f} labels on average; "
+        f"{one} hold one label, {two} two, none is empty.",
+    ]
+    if sets.note:
+        sentences.append(f"{sets.note[0].upper()}{sets.note[1:]}.")
+    short = {"all labels together": sets.coverage, **{f"“{label}”": one for label, one in sets.by_label.items()}}
+    below = [name for name, figure in short.items() if figure.high is not None and figure.high < sets.confidence]
+    if below:
+        sentences.append(
+            f"Coverage falls short of {promised} for {', '.join(below)}: the whole interval lies below it. The test "
+            "pictures differ from those that the rule was fitted on."
+        )
+    return tuple(sentences)

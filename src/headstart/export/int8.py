@@ -1,0 +1,247 @@
+"""What 8 bits change: the quantized file's own answers and figures, and the difference from the fp32 model's."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.base.arrays import Floats, Ints
+from headstart.base.errors import UserError
+from headstart.base.manifest import Manifest
+from headstart.base.units import unit_numbers
+from headstart.export.predictor import ClassifierOutput, DetectorOutput
+from headstart.export.saved_predictions import SavedPredictions
+from headstart.export.weighted_metric import match_test_set
+from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.calibration import ClassifierPredictions
+from headstart.metrics.classification import compute_metrics
+from headstart.metrics.detection import ap_difference, ap_interval
+from headstart.metrics.intervals import difference_interval, real_mean_interval
+
+DIGITS = 6
+MOST_PICTURES = 20_000  # beyond which no number of test pictures is proposed
+SAME_PLACE = 0.5  # IoU from which two boxes of one label count as the same
+
+
+@dataclass(frozen=True)
+class Change:
+    """What int8 changed.
+
+    Attributes:
+        parity: of the quantized file's answers with the fp32 model's, for parity.json.
+        figures: of the quantized file, and the differences, int8 minus fp32, for parity.json.
+        metric: the fp32 model's and the int8 model's.
+        difference: of the metric that limits it, int8 minus fp32, as if there were so many times as many test pictures.
+    """
+
+    parity: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    metric: tuple[float, float]
+    difference: Callable[[int], Estimate]
+
+
+def measure_change(
+    test: Manifest,
+    saved: tuple[SavedPredictions, SavedPredictions],
+    outputs: tuple[ClassifierOutput | DetectorOutput, ClassifierOutput | DetectorOutput],
+    labels: Mapping[str, Any],
+    metric: str,
+) -> Change:
+    """The change of a model of either kind.
+
+    Args:
+        test: the test set.
+        saved: predictions of the fp32 and of the int8 model.
+        outputs: the same as the models give them.
+        labels: labels.json.
+        metric: accuracy, or AP, AP50 or AP75.
+    """
+    fp32, int8 = outputs
+    if isinstance(fp32, DetectorOutput) and isinstance(int8, DetectorOutput):
+        return detector_change(test, saved, (fp32, int8), metric, labels["threshold"])
+    assert isinstance(fp32, ClassifierOutput)
+    assert isinstance(int8, ClassifierOutput)
+    return classifier_change(test, labels["labels"], fp32, int8, labels["temperature"])
+
+
+def classifier_change(
+    test: Manifest, names: Sequence[str], fp32: ClassifierOutput, int8: ClassifierOutput, temperature: float
+) -> Change:
+    """Both models' answers compared, picture by picture.
+
+    Args:
+        test: the test set.
+        names: of the labels, in the order of the outputs.
+        fp32: outputs of the model before quantization, which are the PyTorch model's within `export.tolerance`.
+        int8: outputs of the quantized model.
+        temperature: of the calibration.
+    """
+    units = unit_numbers(test.images)
+    labels = np.array([names.index(image.label or "") for image in test.images])
+    before, after = (_predictions(outputs, labels, units, temperature) for outputs in (fp32, int8))
+    gains = after.correct - before.correct
+    step = int(units.max()) + 1
+
+    def difference(times: int) -> Estimate:
+        repeated = np.concatenate([units + step * number for number in range(times)])
+        return difference_interval(np.tile(gains, times), repeated)
+
+    parity = {
+        "pictures": len(labels),
+        "largest_logit_difference": _largest(int8.logits, fp32.logits),
+        "largest_probability_difference": _largest(int8.probabilities, fp32.probabilities),
+        "largest_strangeness_difference": _largest(int8.strangeness, fp32.strangeness),
+        "same_label": int((int8.logits.argmax(1) == fp32.logits.argmax(1)).sum()),
+    }
+    figures = _classifier_figures(names, before, after)
+    return Change(parity, figures, (float(before.correct.mean()), float(after.correct.mean())), difference)
+
+
+def _classifier_figures(
+    names: Sequence[str], before: ClassifierPredictions, after: ClassifierPredictions
+) -> dict[str, Any]:
+    """The int8 model's own figures, the fp32 model's beside them, and the paired differences."""
+    was, own = (compute_metrics(predictions, names, seed=0) for predictions in (before, after))
+    assert was.accuracy.value is not None
+    assert was.log_loss.value is not None
+    return {
+        **estimate_figures("accuracy", own.accuracy),
+        **estimate_figures("log_loss", own.log_loss),
+        **estimate_figures("brier_score", own.brier_score),
+        "ece_calibrated": round(own.ece_calibrated.value, DIGITS),
+        "ece_perfect_low": round(own.ece_calibrated.perfect_low, DIGITS),
+        "ece_perfect_high": round(own.ece_calibrated.perfect_high, DIGITS),
+        "accuracy_fp32": round(was.accuracy.value, DIGITS),
+        "log_loss_fp32": round(was.log_loss.value, DIGITS),
+        "difference": {
+            **estimate_figures("accuracy", difference_interval(after.correct - before.correct, after.units)),
+            **estimate_figures("log_loss", real_mean_interval(_losses(after) - _losses(before), after.units)),
+        },
+    }
+
+
+def _predictions(outputs: ClassifierOutput, labels: Ints, units: Ints, temperature: float) -> ClassifierPredictions:
+    from scipy.special import softmax
+
+    raw = softmax(outputs.logits.astype(np.float64), axis=1)
+    return ClassifierPredictions(labels, raw, outputs.probabilities.astype(np.float64), temperature, units)
+
+
+def _losses(predictions: ClassifierPredictions) -> Floats:
+    epsilon = np.finfo(np.float64).eps
+    own = predictions.calibrated[np.arange(len(predictions.labels)), predictions.labels]
+    return np.asarray(-np.log(np.clip(own, epsilon, 1 - epsilon)))
+
+
+def _largest(one: Any, other: Any) -> float:
+    return float(f"{float(np.abs(one - other).max()):.3g}")
+
+
+def detector_change(
+    test: Manifest,
+    saved: tuple[SavedPredictions, SavedPredictions],
+    outputs: tuple[DetectorOutput, DetectorOutput],
+    metric: str,
+    threshold: float,
+) -> Change:
+    """Both models' boxes compared.
+
+    Args:
+        test: the test set.
+        saved: predictions of the fp32 and of the int8 model.
+        outputs: the same as the models give them.
+        metric: AP, AP50 or AP75.
+        threshold: boxes with lower scores are not compared.
+    """
+    before, after = (match_test_set(test, predictions) for predictions in saved)
+    change, own, was = ap_difference(before, after, metric), ap_interval(after, metric), ap_interval(before, metric)
+    if change.value is None or own.value is None or was.value is None:  # no box in the test pictures
+        raise UserError(f"params.yaml: export.quantize: int8: its cost is unknown: {change.absent}; give none")
+
+    def difference(times: int) -> Estimate:
+        assert change.value is not None
+        if change.low is None or change.high is None:
+            return change
+        low, high = (change.value + (end - change.value) / math.sqrt(times) for end in (change.low, change.high))
+        return Estimate(change.value, low, high)
+
+    found, compared, score = _same_boxes(*outputs, threshold)
+    return Change(
+        parity={
+            "pictures": len(test.images),
+            "boxes": compared,
+            "same_box": found,
+            "largest_score_difference": float(f"{score:.3g}"),
+        },
+        figures={
+            **estimate_figures(metric, own),
+            f"{metric}_fp32": round(was.value, DIGITS),
+            "difference": estimate_figures(metric, change),
+        },
+        metric=(was.value, own.value),
+        difference=difference,
+    )
+
+
+def _same_boxes(fp32: DetectorOutput, int8: DetectorOutput, threshold: float) -> tuple[int, int, float]:
+    """Boxes of either model above the threshold that the other has too, all such boxes, largest score difference."""
+    found, compared, largest = 0, 0, 0.0
+    for one, other in ((fp32, int8), (int8, fp32)):
+        for picture, position in np.argwhere(one.scores >= threshold):
+            rivals = (other.labels[picture] == one.labels[picture, position]) & (other.scores[picture] >= threshold)
+            overlaps = _iou(one.boxes[picture, position], other.boxes[picture][rivals])
+            compared += 1
+            if len(overlaps) and overlaps.max() >= SAME_PLACE:
+                found += 1
+                score = other.scores[picture][rivals][overlaps.argmax()]
+                largest = max(largest, abs(float(score - one.scores[picture, position])))
+    return found, compared, largest
+
+
+def _iou(box: Floats, others: Floats) -> Floats:
+    """IoU of one box, (4,), with others, (k, 4), as corners -> (k,)."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+    return np.asarray(shared / np.maximum(areas - shared, 1e-9))
+
+
+def estimate_figures(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as `<name>`, `<name>_low` and `<name>_high`, without those that it lacks."""
+    values = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {key: round(value, DIGITS) for key, value in values.items() if value is not None}
+
+
+def refusal(change: Change, metric: str, max_drop: float, pictures: int) -> str:
+    """Why the quantized model is not left: the drop may be larger than `max_drop`; empty where it is not.
+
+    Args:
+        change: what int8 changed.
+        metric: its name.
+        max_drop: by which the metric may fall, at the worst end of the interval of the difference.
+        pictures: in the test set.
+    """
+    found = change.difference(1)
+    # Without an interval the two are the same model on these pictures, to every score; NaN is no small drop.
+    if found.low is None or found.high is None or -found.low <= max_drop:
+        return ""
+    before, after = change.metric
+    passing = f"give max_drop: {math.ceil(-found.low * 100) / 100:g}"
+    if needed := _pictures_needed(change, max_drop, pictures):
+        passing += f", or about {needed:,} test pictures"
+    return (
+        f"params.yaml: export.max_drop: {max_drop:g}: int8 may cost up to {-found.low:.4f} of test {metric} "
+        f"({before:.4f} to {after:.4f}; 95 % interval of the difference {found.low:.4f} to {found.high:.4f}, on "
+        f"{pictures:,} test pictures); {passing}, or export.quantize: none"
+    )
+
+
+def _pictures_needed(change: Change, max_drop: float, pictures: int) -> int:
+    """So many test pictures of the same kind would show that the drop is within its limit; 0: none would."""
+    for times in range(2, max(2, MOST_PICTURES // pictures) + 1):
+        low = change.difference(times).low
+        if low is not None and -low <= max_drop:
+            return int(float(f"{pictures * times:.2g}"))
+    return 0

@@ -1,0 +1,168 @@
+"""The rules of an exported classifier, fitted on pictures not trained on, and their figures on the test set."""
+
+import html
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny
+from conftest import Project
+from headstart.base.arrays import Floats, Ints
+from headstart.evaluation.classifier.model_features import ModelFeatures
+from headstart.evaluation.classifier.unknown import (
+    Answers,
+    Calibration,
+    choose_calibration,
+    fit_answers,
+    measure_sets,
+)
+from headstart.evaluation.classifier.unknown_report import answers_json, answers_section
+from headstart.metrics.calibration import ClassifierPredictions, SplitLogits, calibrate_logits
+from headstart.models.answer_rules import read_answer_rules
+from headstart.models.strangeness_features import FeaturePlan
+
+LABELS = ("cat", "dog", "owl")
+PLAN = FeaturePlan((), ((0, 8),))
+
+
+def drawn(count: int, seed: int, shift: float = 0.0) -> tuple[Floats, Ints, Floats]:
+    """Features, labels and logits of pictures; `shift` moves features and logits away from those of `shift=0`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    features = np.eye(3, 8)[labels] * 4 + rng.normal(size=(count, 8)) * 0.4 + 1 + shift * np.eye(1, 8, 6)
+    logits = rng.normal(size=(count, 3)) + (2.5 - shift) * np.eye(3)[labels]
+    return features, labels, logits
+
+
+def make_answers(
+    shift: float = 0.0, val: int = 300, confidence: float = 0.9, frozen_seed: int | None = None
+) -> Answers:
+    """Test pictures that differ from the validation pictures by `shift`."""
+    bank, bank_labels, _ = drawn(300, 0)
+    val_features, val_labels, val_logits = drawn(val, 1)
+    test, test_labels, test_logits = drawn(200, 2, shift)
+    strangers = np.random.default_rng(3).normal(size=(40, 8))
+    generated = {"noise": strangers, "text": bank}
+    features = ModelFeatures(PLAN, bank, bank_labels, np.arange(300), val_features, np.arange(val), test, generated)
+    logits = SplitLogits(val_logits, val_labels, test_logits, test_labels)
+    predictions = calibrate_logits(logits)
+    calibration = choose_calibration(logits, features.val_units, predictions.temperature, None, (), ships_head=False)
+    return fit_answers(features, logits, predictions, LABELS, calibration, confidence, frozen_seed)
+
+
+def test_a_backbone_that_learned_nothing_has_its_training_pictures_for_the_threshold_too() -> None:
+    """Eight validation pictures alone give none."""
+    answers = make_answers(val=8, frozen_seed=0)
+    assert (answers.unknown.threshold_from, answers.unknown.note) == (308, "")
+    assert answers.unknown.kept.value == pytest.approx(0.95, abs=0.04)
+    assert make_answers(val=8).unknown.threshold_from == 8
+
+
+def test_pictures_of_the_same_kind_are_kept_and_covered_as_promised() -> None:
+    answers = make_answers()
+    assert answers.unknown.kept.value == pytest.approx(0.95, abs=0.04)
+    assert answers.sets.coverage.value == pytest.approx(0.9, abs=0.05)
+    for estimate in (answers.unknown.kept, answers.sets.coverage, *answers.sets.by_label.values()):
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert estimate.low < (estimate.value or 0) < estimate.high
+    assert sum(answers.sets.shares.values()) == pytest.approx(1)
+    mean = sum(count * share for count, share in answers.sets.shares.items())
+    assert answers.sets.size.value == pytest.approx(mean)
+
+
+def test_strangers_are_turned_away_and_training_pictures_are_not() -> None:
+    generated = make_answers().unknown.generated
+    assert generated["noise"].fpr95.value == 0
+    assert generated["noise"].auroc > 0.99
+    assert (generated["text"].fpr95.value or 0) > 0.94, "these are the bank's own pictures"
+    assert generated["text"].auroc < 0.5
+    assert sorted(make_answers().unknown.left_out) == list(LABELS)
+
+
+def test_metrics_json_has_every_figure_with_its_interval() -> None:
+    written: Any = answers_json(make_answers())
+    unknown, sets = written["unknown"], written["prediction_sets"]
+    assert {"kept", "kept_low", "kept_high", "fpr95", "fpr95_low", "fpr95_high", "auroc"} <= set(unknown)
+    assert set(unknown["left_out"]) == set(LABELS)
+    assert set(unknown["generated"]) == {"noise", "text"}
+    assert {"coverage", "coverage_low", "coverage_high", "size", "size_low", "size_high"} <= set(sets)
+    assert sets["confidence"] == 0.9
+    assert set(sets["per_class"]) == set(LABELS)
+    assert sets["one_label"] + sets["two_labels"] <= 1
+    assert answers_json(None) == {}
+
+
+def test_the_report_says_where_the_coverage_falls_short() -> None:
+    fine, short = (answers_section(make_answers(shift)) for shift in (0.0, 2.4))
+    assert not any("falls short" in sentence for sentence in fine.sets)
+    (sentence,) = (sentence for sentence in short.sets if "falls short" in sentence)
+    assert sentence.startswith("Coverage falls short of 90.0\xa0% for all labels together, ")
+    assert "“cat”" in sentence
+    assert "fitted on 300 pictures of the validation set" in short.sets[0]
+
+
+def test_too_few_pictures_have_notes() -> None:
+    answers = make_answers(val=8)
+    assert answers.rules.threshold == float("inf")
+    assert answers.unknown.kept.value == 1
+    section = answers_section(answers)
+    assert any(sentence.startswith("No picture is turned away: ") for sentence in section.unknown)
+    assert any("every set holds all labels" in sentence for sentence in section.sets)
+    assert answers.sets.shares == {3: 1.0}
+
+
+def test_a_label_without_test_pictures_has_no_coverage() -> None:
+    predictions = ClassifierPredictions(np.array([0, 0, 1]), np.eye(3), np.eye(3), 1.0)
+    _, by_label, _, shares = measure_sets(np.eye(3, dtype=bool), predictions, LABELS)
+    assert (by_label["owl"].value, by_label["owl"].absent) == (None, "no test pictures")
+    assert (by_label["cat"].value, by_label["dog"].value) == (0.5, 0)
+    assert shares == {1: 1.0}
+
+
+def test_out_of_fold_answers_of_the_kind_that_ships_are_calibrated_on() -> None:
+    logits = SplitLogits(np.eye(3), np.arange(3), np.eye(3), np.arange(3))
+    answers = {name: np.full((4, 3), value) for name, value in (("head", 0.1), ("fine_tuned", 0.2))}
+    crossed: Any = SimpleNamespace(
+        examined=SimpleNamespace(
+            images=[SimpleNamespace(sha256=name) for name in "abcd"],
+            targets=np.array([0, 1, 2, 0]),
+            units=np.array([5, 5, 6, 7]),
+        ),
+        predictions={name: SimpleNamespace(calibrated=given) for name, given in answers.items()},
+    )
+
+    def choose(ships_head: bool) -> Calibration:
+        return choose_calibration(logits, np.arange(3), 1.0, crossed, ["c"], ships_head=ships_head)
+
+    for ships_head, value in ((True, 0.1), (False, 0.2)):
+        chosen = choose(ships_head)
+        assert chosen.probabilities.tolist() == [[value] * 3] * 3, "the test picture takes no part"
+        assert (chosen.labels.tolist(), chosen.units.tolist()) == ([0, 1, 0], [5, 5, 7])
+    del crossed.predictions["fine_tuned"]
+    assert choose(False).what == "of the validation set", "the head's answers are no fine-tuned model's"
+    assert choose(False).probabilities.shape == (3, 3)
+    assert choose(True).what.startswith("of cross-validation")
+
+
+def test_the_stage_writes_rules_metrics_and_the_report(project: Project) -> None:
+    folder = project.root / "stages/evaluate"
+    rules = read_answer_rules(folder / "unknown.safetensors")
+    assert len(rules.bank.rows) == len(tiny.manifest(project.root, "split", "train").images)
+    written = tiny.read_json(folder / "metrics.json")
+    assert written["unknown"]["pictures"] == 6 * 32
+    assert set(written["unknown"]["left_out"]) == {"blue", "red"}
+    text = html.unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text(encoding="utf-8")))
+    assert "None of these, or one of two" in text
+    assert written["unknown"]["note"][1:] in text
+    assert "of the sets are to hold the right one" in text
+
+
+def test_a_detector_has_no_rules(detect_project: Project) -> None:
+    folder: Path = detect_project.root / "stages/evaluate"
+    assert (folder / "unknown.safetensors").is_file()
+    assert "unknown" not in tiny.read_json(folder / "metrics.json")

@@ -1,0 +1,148 @@
+"""`evaluate.slices`: what divides the pictures, what is said of it, and what is refused."""
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import tiny
+from conftest import Project
+from headstart.base.errors import UserError
+from headstart.base.manifest import Image, read_manifest, write_manifest
+from headstart.evaluation.slices import MOST_SHOWN, ExaminedPictures, SliceSection, check_slices, divide, slice_results
+from tiny import evaluate
+
+
+def make_images(count: int = 40) -> list[Image]:
+    """Of two sources, of sizes 10 to 49, sure but for every fourth, half of them with a camera."""
+    return [
+        Image(
+            id=n,
+            file_name=f"{n}.png",
+            width=10 + n,
+            height=10 + n,
+            sha256=f"{n:064x}",
+            source="table:a.csv" if n < 30 else "folder:b",
+            label="blue",
+            confidence=0.5 if n % 4 == 0 else 1,
+            columns={"camera": "old" if n % 2 else "new", "angle": str(n / 2)} if n < 20 else None,
+        )
+        for n in range(count)
+    ]
+
+
+def results_of(
+    images: list[Image], wrong: set[int], *keys: str, root: Path = Path()
+) -> tuple[dict[str, object], SliceSection]:
+    correct = np.array([float(image.id not in wrong) for image in images])
+    examined = ExaminedPictures(images, correct, np.arange(len(images)), "the 40 test pictures")
+    metrics, section = slice_results(examined, keys, root)
+    assert section is not None
+    return metrics, section
+
+
+def test_each_property_divides_the_pictures() -> None:
+    found = {
+        slicing.key: dict(zip(slicing.names, np.bincount(slicing.numbers).tolist(), strict=True))
+        for slicing in divide(make_images(), ["source", "size", "confidence", "camera", "angle"], Path())
+    }
+    assert found == {
+        "source": {"folder:b": 10, "table:a.csv": 30},
+        "size": {"10 to 19": 10, "19 to 29": 10, "29 to 39": 10, "39 to 49": 10},
+        "confidence": {"0.5": 10, "1": 30},
+        "camera": {"new": 10, "none": 20, "old": 10},
+        "angle": {"0 to 2": 5, "2 to 4.5": 5, "4.5 to 7": 5, "7 to 9.5": 5, "none": 20},
+    }
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_brightness_is_the_mean_luminance_of_the_stored_picture(tmp_path: Path, suffix: str) -> None:
+    images = [image.model_copy(update={"file_name": f"{image.id}.{suffix}"}) for image in make_images(8)]
+    for image in images:
+        shade = 40 if image.id < 3 else 200
+        PIL.Image.new("RGB", (300, 200), (shade, shade, shade)).save(tmp_path / image.file_name)
+    (slicing,) = divide(images, ["brightness"], tmp_path)
+    assert slicing.names == ("200", "others (1 with fewer than 5 pictures)")
+    assert slicing.numbers.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_groups_are_shown_without_being_asked_for_and_the_worst_come_first() -> None:
+    images = [image.model_copy(update={"group": f"module {image.id // 8}"}) for image in make_images()]
+    metrics, section = results_of(images, {*range(16, 24)})
+    (table,) = section.tables
+    assert list(metrics) == ["slices"]
+    assert [row[:3] for row in table.rows][:2] == [
+        ("module 2", 8, "0.0\N{NO-BREAK SPACE}%"),
+        ("module 0", 8, "100.0\N{NO-BREAK SPACE}%"),
+    ]
+    assert table.caption == "Accuracy by group; the intervals are for more pictures of the same group"
+    assert section.worse == [
+        "On pictures of group “module 2” the accuracy is 0.0\N{NO-BREAK SPACE}% of 8 pictures, on the rest "
+        "100.0\N{NO-BREAK SPACE}%: worse by more than chance, also after looking at 5 slices."
+    ]
+    assert "for all 5 slices at once" in section.intro
+    alone = [image.model_copy(update={"group": "all"}) for image in images]
+    assert divide(alone, [], Path()) == []
+
+
+def test_no_sentence_where_chance_explains_it() -> None:
+    _, section = results_of(make_images(), set(random.Random(1).sample(range(40), 8)), "source", "size", "camera")
+    assert section.worse == []
+    assert all(row[-1] == "" for table in section.tables for row in table.rows)
+
+
+def test_at_most_twenty_slices_of_a_property_are_shown() -> None:
+    images = [image.model_copy(update={"columns": {"cell": f"c{image.id // 5:02d}"}}) for image in make_images(125)]
+    metrics, section = results_of(images, {*range(120, 125)}, "cell")
+    (table,) = section.tables
+    assert len(table.rows) == MOST_SHOWN == 20
+    assert table.caption == "Accuracy by cell, the worst 20 of 25"
+    assert table.rows[0][0] == "c24"
+    slices = metrics["slices"]
+    assert isinstance(slices, dict)
+    assert len(slices["cell"]) == 20
+    assert set(slices["cell"]["c24"]) == {"accuracy", "accuracy_low", "accuracy_high", "pictures"}
+
+
+def test_a_property_that_no_picture_has_is_refused_with_those_there_are() -> None:
+    check_slices(["source", "camera"], make_images())
+    with pytest.raises(UserError) as caught:
+        check_slices(["source", "weather"], make_images())
+    assert str(caught.value) == (
+        "params.yaml: evaluate.slices: 'weather': no such property of a picture; give source, group, size, brightness, "
+        "confidence, or a column; the tables' columns are angle, camera"
+    )
+    with pytest.raises(UserError, match="did you mean 'camera'"):
+        check_slices(["camra"], make_images())
+    with pytest.raises(UserError, match="the tables have no columns"):
+        check_slices(["weather"], [])
+
+
+def test_a_detector_has_no_slices() -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.slices: \['source'\]: only for task: classify"):
+        tiny.make_detect_params(evaluate={"slices": ["source"]})
+
+
+def test_the_stage_writes_them(project: Project, tmp_path: Path) -> None:
+    """An unknown one is refused before a network runs; the others are in metrics.json and in the report."""
+    root = tmp_path / "copy"
+    shutil.copytree(project.root, root)
+    path = root / "stages/split/test.json"
+    test = read_manifest(path)
+    images = [
+        image.model_copy(update={"id": 1000 + n, "columns": {"camera": "two" if n < 6 else "one"}})
+        for n, image in enumerate((*test.images, *test.images))
+    ]
+    write_manifest(test.model_copy(update={"images": tuple(images)}), path)
+    evaluate(tiny.make_params(evaluate={"slices": ["camera"]}), root)
+    slices = tiny.read_json(root / "stages/evaluate/metrics.json")["slices"]["camera"]
+    assert {name: values["pictures"] for name, values in slices.items()} == {"one": 6, "two": 6}
+    page = (root / "stages/evaluate/report.html").read_text(encoding="utf-8")
+    assert "<caption>Accuracy by camera</caption>" in page
+    assert "Of the 12 test pictures, predicted by the exported model." in page
+    assert "Accuracy by slice" not in (project.root / "stages/evaluate/report.html").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="no such property"):
+        evaluate(tiny.make_params(evaluate={"slices": ["weather"]}), root)
