@@ -62,11 +62,6 @@ def format_cell(value: Cell) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def format_or_dash(value: float | None, format_value: Callable[[float], str]) -> str:
-    """A value, or a dash where it is undefined."""
-    return ABSENT if value is None else format_value(value)
-
-
 def format_estimate(estimate: Estimate, format_value: Callable[[float], str]) -> tuple[str, str]:
     """A metric and its interval, with the note where it may not hold.
 
@@ -89,14 +84,6 @@ def format_with_interval(estimate: Estimate, format_value: Callable[[float], str
     """Both in one cell: `86.5 % (82.7 % to 89.6 %)`; a dash with the reason where there is no value."""
     value, interval = format_estimate(estimate, format_value)
     return f"{value} ({interval})" if interval else value
-
-
-def format_interval(estimate: Estimate, format_value: Callable[[float], str]) -> str:
-    """A 95 % interval in a sentence, and what it means."""
-    return (
-        f"{format_range(estimate, format_value, 'and')} "
-        "(95\N{NO-BREAK SPACE}% interval: another test set would give a somewhat different value)"
-    )
 
 
 def interval_sentence(

@@ -117,7 +117,7 @@ def _classifier_figures(
         "log_loss_fp32": round(was.log_loss.value, DIGITS),
         "difference": {
             **estimate_figures("accuracy", difference_interval(after.correct - before.correct, after.units)),
-            **estimate_figures("log_loss", real_mean_interval(_losses(after) - _losses(before), after.units)),
+            **estimate_figures("log_loss", real_mean_interval(after.losses - before.losses, after.units)),
         },
     }
 
@@ -127,12 +127,6 @@ def _predictions(outputs: ClassifierOutput, labels: Ints, units: Ints, temperatu
 
     raw = softmax(outputs.logits.astype(np.float64), axis=1)
     return ClassifierPredictions(labels, raw, outputs.probabilities.astype(np.float64), temperature, units)
-
-
-def _losses(predictions: ClassifierPredictions) -> Floats:
-    epsilon = np.finfo(np.float64).eps
-    own = predictions.calibrated[np.arange(len(predictions.labels)), predictions.labels]
-    return np.asarray(-np.log(np.clip(own, epsilon, 1 - epsilon)))
 
 
 def _largest(one: Any, other: Any) -> float:

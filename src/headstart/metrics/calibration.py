@@ -65,6 +65,13 @@ class ClassifierPredictions:
         return np.asarray(self.predicted == self.labels, dtype=np.float64)
 
     @cached_property
+    def losses(self) -> Floats:
+        """Cross-entropy of each picture's calibrated probabilities, in nats, clipped as scikit-learn does, (n,)."""
+        epsilon = np.finfo(np.float64).eps
+        own = self.calibrated[np.arange(len(self.labels)), self.labels]
+        return np.asarray(-np.log(np.clip(own, epsilon, 1 - epsilon)))
+
+    @cached_property
     def confusion(self) -> Ints:
         """Confusion matrix: pictures by [true class, predicted class]."""
         from sklearn.metrics import confusion_matrix

@@ -125,8 +125,6 @@ def weighted_metrics(predictions: ClassifierPredictions, weights: Floats) -> dic
         metric -> (b,). Class means are over the classes that a row contains; ROC AUC is NaN for a row of one class.
     """
     labels, correct, total = predictions.labels, predictions.correct, weights.sum(axis=1)
-    label_probability = predictions.calibrated[np.arange(len(labels)), labels]
-    epsilon = np.finfo(np.float64).eps  # clipped as scikit-learn does
     one_hot = np.eye(predictions.raw.shape[1])[labels]
     with np.errstate(invalid="ignore"):  # 0/0: a class that is not in the row
         recall = (weights @ (one_hot * correct[:, None])) / (weights @ one_hot)
@@ -134,7 +132,7 @@ def weighted_metrics(predictions: ClassifierPredictions, weights: Floats) -> dic
         "accuracy": weights @ correct / total,
         "balanced_accuracy": np.nanmean(recall, axis=1),
         "roc_auc": _roc_auc(weights, predictions.calibrated, labels),
-        "log_loss": weights @ -np.log(np.clip(label_probability, epsilon, 1 - epsilon)) / total,
+        "log_loss": weights @ predictions.losses / total,
     }
 
 

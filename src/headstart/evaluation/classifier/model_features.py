@@ -73,14 +73,14 @@ def run_with_features(
     images = [splits["train"].images[number] for number in picked]
     features = ModelFeatures(
         plan=plan,
-        bank=_to_numpy(run(splits["train"].subset(images))[:, count:]),
+        bank=to_numpy(run(splits["train"].subset(images))[:, count:]),
         bank_labels=labels[picked],
         bank_units=unit_numbers(images),
-        val=_to_numpy(val[:, count:]),
+        val=to_numpy(val[:, count:]),
         val_units=unit_numbers(splits["val"].images),
-        test=_to_numpy(test[:, count:]),
+        test=to_numpy(test[:, count:]),
         generated={
-            kind: _to_numpy(outputs(pixels)[:, count:])
+            kind: to_numpy(outputs(pixels)[:, count:])
             for kind, pixels in foreign_pictures(spec.input.size, GENERATED, params.seed).items()
         },
     )
@@ -90,13 +90,14 @@ def run_with_features(
 def split_logits(val: Tensor, test: Tensor, spec: ModelSpec, splits: Mapping[Split, Manifest]) -> SplitLogits:
     """Logits of val and test with the pictures' class numbers."""
     return SplitLogits(
-        val=_to_numpy(val),
+        val=to_numpy(val),
         val_labels=classifier.encode_targets(splits["val"].images, spec.labels).numpy(),
-        test=_to_numpy(test),
+        test=to_numpy(test),
         test_labels=classifier.encode_targets(splits["test"].images, spec.labels).numpy(),
     )
 
 
-def _to_numpy(tensor: Tensor) -> Floats:
+def to_numpy(tensor: Tensor) -> Floats:
+    """A tensor as an array of float64."""
     array: Floats = tensor.detach().double().numpy()
     return array

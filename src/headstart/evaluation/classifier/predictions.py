@@ -6,10 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from headstart.base.arrays import Floats
 from headstart.base.manifest import Image, Manifest, Split
 from headstart.engine.device import configure_torch
-from headstart.evaluation.classifier.model_features import ModelFeatures, run_with_features, split_logits
+from headstart.evaluation.classifier.model_features import ModelFeatures, run_with_features, split_logits, to_numpy
 from headstart.evaluation.network_outputs import fp32_outputs
 from headstart.features.embeddings import compute_embeddings
 from headstart.features.frozen_backbone import FrozenBackbone
@@ -84,7 +83,7 @@ def source_bias(embed: Embed, splits: Mapping[Split, Manifest], params: Params) 
     if len(set(sources)) < 2:
         return ()
     return measure_source_bias(
-        _to_numpy(embed(images)),
+        to_numpy(embed(images)),
         [image.label or "" for image in images],
         sources,
         [image.group for image in images],
@@ -97,8 +96,3 @@ def _split_logits(
     logits: Callable[[Manifest], Tensor], spec: ModelSpec, splits: Mapping[Split, Manifest]
 ) -> SplitLogits:
     return split_logits(logits(splits["val"]), logits(splits["test"]), spec, splits)
-
-
-def _to_numpy(tensor: Tensor) -> Floats:
-    array: Floats = tensor.detach().double().numpy()
-    return array
