@@ -1,6 +1,6 @@
 """Cases of coverage.py for a classifier's figures: pictures alone, and in groups that are more or less alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -8,10 +8,10 @@ from coverage_case import Case
 from scipy import special, stats
 
 from headstart.base.arrays import Floats, Ints
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.calibration_error import brier_score_interval, calibration_error, log_loss_interval
 from headstart.metrics.cluster import weigh_units
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import (
     FEW_UNITS,
     FEW_UNITS_OF_LOSSES,
@@ -103,24 +103,41 @@ def _share_cases() -> Iterator[Case]:
 
 
 def _balanced_cases() -> Iterator[Case]:
+    def draw(drawn: Floats, labels: Ints, units: Ints, rate: float) -> Estimate:
+        return balanced_accuracy_interval((drawn < rate).astype(np.float64), labels, units)
+
     for shares in ((0.15, 0.85), (0.4, 0.3, 0.15, 0.1, 0.05)):
-        for groups, units in _cells():
-            labels = _labels(units, shares)
-            if np.bincount(labels, minlength=len(shares)).min() < 2:
-                continue
-            for rate in RATES:
+        yield from _labelled_cases("balanced_accuracy", f"{len(shares)} labels", shares, 2, RATES, draw)
 
-                def draw(
-                    rng: np.random.Generator,
-                    units: Ints = units,
-                    labels: Ints = labels,
-                    groups: str = groups,
-                    rate: float = rate,
-                ) -> Estimate:
-                    correct = (alike_draws(units, groups, rng) < rate).astype(np.float64)
-                    return balanced_accuracy_interval(correct, labels, units)
 
-                yield _case("balanced_accuracy", f"{len(shares)} labels, {groups}", units, rate, rate, draw)
+def _labelled_cases(
+    figure: str,
+    what: str,
+    shares: tuple[float, ...],
+    least: int,
+    rates: Sequence[float],
+    draw: Callable[[Floats, Ints, Ints, float], Estimate],
+) -> Iterator[Case]:
+    """Cases of a figure that looks at the labels, where each has `least` pictures or more.
+
+    `draw` gives the figure of uniform numbers (n,), labels (n,), units (n,) and the true value.
+    """
+    for groups, units in _cells():
+        labels = _labels(units, shares)
+        if np.bincount(labels, minlength=len(shares)).min() < least:
+            continue
+        for rate in rates:
+
+            def found(
+                rng: np.random.Generator,
+                labels: Ints = labels,
+                units: Ints = units,
+                groups: str = groups,
+                rate: float = rate,
+            ) -> Estimate:
+                return draw(alike_draws(units, groups, rng), labels, units, rate)
+
+            yield _case(figure, f"{what}, {groups}", units, rate, rate, found)
 
 
 def _labels(units: Ints, shares: tuple[float, ...]) -> Ints:
@@ -149,25 +166,12 @@ def _f1_cases() -> Iterator[Case]:
 
 
 def _roc_auc_cases() -> Iterator[Case]:
+    def draw(drawn: Floats, labels: Ints, units: Ints, rate: float) -> Estimate:
+        scores = special.ndtr(special.ndtri(drawn) + labels * special.ndtri(rate) * np.sqrt(2))
+        return roc_auc_interval(np.stack([1 - scores, scores], axis=1), labels, units)
+
     for positive in (0.15, 0.5):
-        for groups, units in _cells():
-            labels = _labels(units, (1 - positive, positive))
-            if len(np.unique(labels)) < 2:
-                continue
-            for rate in RATES[:-1]:
-
-                def draw(
-                    rng: np.random.Generator,
-                    units: Ints = units,
-                    labels: Ints = labels,
-                    groups: str = groups,
-                    rate: float = rate,
-                ) -> Estimate:
-                    noise = special.ndtri(alike_draws(units, groups, rng))
-                    scores = special.ndtr(noise + labels * special.ndtri(rate) * np.sqrt(2))
-                    return roc_auc_interval(np.stack([1 - scores, scores], axis=1), labels, units)
-
-                yield _case("roc_auc", f"{positive:.0%} positive, {groups}", units, rate, rate, draw)
+        yield from _labelled_cases("roc_auc", f"{positive:.0%} positive", (1 - positive, positive), 1, RATES[:-1], draw)
 
 
 @cache

@@ -38,9 +38,9 @@ import numpy as np
 from coverage_case import Case
 from simulated_detector import SimulatedDetector
 
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.coco_matching import DetectionMatches
 from headstart.metrics.detection import DetectorEvaluation, ap_difference, ap_interval, evaluate_detectors
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import FEW_UNITS
 from headstart.metrics.threshold import Threshold, operating_point
 

@@ -34,8 +34,8 @@ from headstart.base.units import unit_numbers
 from headstart.engine.device import configure_torch
 from headstart.engine.inference import INFERENCE_BATCH, prepare_for_inference, run_inference
 from headstart.engine.pixels import load_pixels
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions, SplitLogits, calibrate_logits
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import difference_interval, real_mean_interval
 from headstart.models import classifier
 from headstart.models.file import read_model_file

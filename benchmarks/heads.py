@@ -1,8 +1,8 @@
 """Heads on frozen features, out of fold: linear and kernel, last features and blocks', confidences, flipped copies.
 
 Every picture of a project is answered once, by a head that was fitted on the other folds; units (groups and
-near-duplicates) stay in one fold. Run `dvc repro split` first, in that project. Pictures and their flips are embedded
-once, which takes most of the time.
+near-duplicates) stay in one fold. Run `dvc repro split weights` first, in that project. Pictures and their flips are
+embedded once, which takes most of the time.
 
     python benchmarks/heads.py [--root FOLDER] [--folds 5] [--seed 0] [--units near-duplicates group] [--flips]
 
@@ -31,7 +31,8 @@ from headstart.engine.equivalence import example_input
 from headstart.engine.fold_batch_norm import fold_batch_norm
 from headstart.engine.inference import run_inference
 from headstart.engine.pixels import read_pixels
-from headstart.images.near_duplicates import find_near_duplicates, group_linked, perceptual_hash
+from headstart.images.links import group_linked
+from headstart.images.oriented_hash import find_pairs, hash_coefficients
 from headstart.models import classifier
 from headstart.models.block_features import BlockFeatures
 from headstart.models.pretrained import load_backbone, load_pretrained
@@ -89,9 +90,9 @@ def find_units(images: Sequence[Image], kind: str, root: Path) -> Ints:
     hashes = []
     for image in images:
         with Picture.open(root / image.file_name) as picture:
-            hashes.append(perceptual_hash(picture))
+            hashes.append(hash_coefficients(picture))
     units = np.zeros(len(images), dtype=np.int64)
-    for number, members in enumerate(group_linked(len(images), find_near_duplicates(hashes, NEAR_DUPLICATE_BITS))):
+    for number, members in enumerate(group_linked(len(images), find_pairs(hashes, NEAR_DUPLICATE_BITS))):
         units[members] = number
     return units
 

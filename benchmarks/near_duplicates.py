@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageEnhance, ImageOps
 
 from headstart.base.manifest import Image
-from headstart.images.near_duplicates import find_near_duplicates, perceptual_hash
+from headstart.images.oriented_hash import find_pairs, hash_coefficients
 from headstart.split.contact_sheet import write_contact_sheet
 from headstart.split.duplicate_search import search_near_duplicates
 
@@ -88,8 +88,8 @@ def numbered(images: list[Image]) -> list[Image]:
 
 def found_by_hash(originals: list[Image], copies: list[Image]) -> int:
     """How many copies a perceptual hash alone finds within 4 bits."""
-    hashes = [[perceptual_hash(read(Path(image.file_name))) for image in images] for images in (originals, copies)]
-    return sum(bool(find_near_duplicates(pair, 4)) for pair in zip(*hashes, strict=True))
+    hashes = [[hash_coefficients(read(Path(image.file_name))) for image in images] for images in (originals, copies)]
+    return sum(bool(find_pairs(pair, 4)) for pair in zip(*hashes, strict=True))
 
 
 def main() -> None:

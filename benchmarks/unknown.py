@@ -26,9 +26,9 @@ from headstart.base.arrays import Bools, Floats, Ints
 from headstart.engine.device import configure_torch
 from headstart.engine.inference import prepare_for_inference, run_inference
 from headstart.engine.input_spec import InputSpec, Pixels
-from headstart.evaluation.classifier.foreign_pictures import foreign_pictures
 from headstart.export.predictor import preprocess, read_picture
 from headstart.images.decode import PictureError
+from headstart.images.foreign_pictures import PER_KIND, foreign_pictures
 from headstart.images.picture_files import list_pictures
 from headstart.metrics.rejection import rejection, threshold_that_keeps
 from headstart.metrics.strangeness import fit_feature_bank, normalize_features, pick_for_bank, principal_components
@@ -72,7 +72,7 @@ def main() -> None:
     folders = {text.partition("=")[0]: Path(text.partition("=")[2]) for text in args.known + args.foreign}
     sets = {name: read_set(folder, embed, spec, args.most) for name, folder in folders.items()}
     foreign = {name: one.features for name, one in sets.items()}
-    foreign["generated"] = embed(np.concatenate(list(foreign_pictures(spec.size, 32, 0).values())))
+    foreign["generated"] = embed(np.concatenate(list(foreign_pictures(spec.size, PER_KIND, 0).values())))
     for name in (text.partition("=")[0] for text in args.known):
         others = {other: rows for other, rows in foreign.items() if other != name}
         print_table(f"known: {name}", compare(*sets[name].split(), others, widths))
@@ -132,11 +132,15 @@ def compare(
     found = {}
     for name, score in scores(*train, widths).items():
         known = score(held[0])
-        threshold, _ = threshold_that_keeps(known, np.arange(len(known)))
+        own_units = np.arange(len(known))
+        threshold, _ = threshold_that_keeps(known, own_units)
         figures = {
-            other: rejection(known, score(rows), np.arange(len(rows)), threshold) for other, rows in foreign.items()
+            other: rejection(known, own_units, score(rows), len(known) + np.arange(len(rows)), threshold)
+            for other, rows in foreign.items()
         }
-        found[name] = {other: (figure.fpr95.value or 0.0, figure.auroc) for other, figure in figures.items()}
+        found[name] = {
+            other: (figure.fpr95.value or 0.0, figure.auroc.value or 0.0) for other, figure in figures.items()
+        }
     return found
 
 

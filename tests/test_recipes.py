@@ -29,7 +29,6 @@ FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutm
     "model.head.features",
     "evaluate.folds",
     "evaluate.folds_fine_tune",
-    "evaluate.slices",
 }
 # A head that is solved has no epochs; its kind is linear where there is neither a kernel nor hidden layers.
 OF_EPOCHS = {f"train_head.{key}" for key in LOOP_OPTIONS}

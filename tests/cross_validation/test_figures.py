@@ -6,9 +6,9 @@ import pytest
 from examined_pictures import LABELS, gaussian
 from headstart.cross_validation.calibration import calibrate_out_of_fold
 from headstart.cross_validation.figures import compare, measure, widen
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.classification import compute_metrics
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import SAME_MODEL, difference_interval, mean_interval
 
 

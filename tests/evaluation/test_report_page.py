@@ -5,7 +5,7 @@ import re
 import pytest
 
 from headstart.evaluation.report_page import improvement_sentence, inline_code
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 
 
 @pytest.mark.parametrize(

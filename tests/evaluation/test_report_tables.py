@@ -11,7 +11,7 @@ from headstart.evaluation.report_tables import (
     format_with_interval,
     top_confusions_table,
 )
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 
 
 def test_the_most_frequent_mistakes_come_first() -> None:

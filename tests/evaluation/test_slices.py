@@ -10,9 +10,22 @@ import pytest
 
 import tiny
 from conftest import Project
+from headstart.base.detections import SplitDetections
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image, read_manifest, write_manifest
-from headstart.evaluation.slices import MOST_SHOWN, ExaminedPictures, SliceSection, check_slices, divide, slice_results
+from headstart.evaluation.slices import (
+    AP50,
+    MOST_SHOWN,
+    ExaminedPictures,
+    SliceSection,
+    check_slices,
+    divide,
+    present_slices,
+    slice_results,
+)
+from headstart.metrics.estimate import Estimate
+from headstart.metrics.slices import SliceFigure
+from synthetic_boxes import random_boxes, random_detections, write_evaluation
 from tiny import evaluate
 
 
@@ -80,7 +93,7 @@ def test_groups_are_shown_without_being_asked_for_and_the_worst_come_first() -> 
     ]
     assert table.caption == "Accuracy by group; the intervals are for more pictures of the same group"
     assert section.worse == [
-        "On pictures of group “module 2” the accuracy is 0.0\N{NO-BREAK SPACE}% of 8 pictures, on the rest "
+        "On the 8 pictures of group “module 2” the accuracy is 0.0\N{NO-BREAK SPACE}%, on the rest "
         "100.0\N{NO-BREAK SPACE}%: worse by more than chance, also after looking at 5 slices."
     ]
     assert "for all 5 slices at once" in section.intro
@@ -121,9 +134,33 @@ def test_a_property_that_no_picture_has_is_refused_with_those_there_are() -> Non
         check_slices(["weather"], [])
 
 
-def test_a_detector_has_no_slices() -> None:
-    with pytest.raises(ValueError, match=r"evaluate\.slices: \['source'\]: only for task: classify"):
-        tiny.make_detect_params(evaluate={"slices": ["source"]})
+def test_a_detectors_figure_is_ap50_of_the_labels_in_the_slice() -> None:
+    found = [
+        SliceFigure("source", "phone", 9, Estimate(0.25, 0.1, 0.4), Estimate(0.8, 0.7, 0.9), is_worse=True),
+        SliceFigure("source", "scan", 30, Estimate(None, absent="no box"), Estimate(0.7, 0.6, 0.8), is_worse=False),
+    ]
+    metrics, section = present_slices(found, "the 39 test pictures, with the boxes of the exported model", AP50)
+    assert metrics == {
+        "slices": {
+            "source": {
+                "phone": {"AP50": 0.25, "AP50_low": 0.1, "AP50_high": 0.4, "pictures": 9},
+                "scan": {"AP50_absent": "no box", "pictures": 30},
+            }
+        }
+    }
+    assert section is not None
+    assert section.heading == "AP50 by slice"
+    assert section.worse == [
+        "On the 9 pictures of source “phone” the AP50 is 0.250, on the rest 0.800: worse by more than chance, also "
+        "after looking at 2 slices."
+    ]
+    (table,) = section.tables
+    assert table.header[2] == "AP50"
+    assert table.rows == (
+        ("phone", 9, "0.250", "0.100 to 0.400", "0.800", "yes"),
+        ("scan", 30, "–", "no box", "0.700", ""),
+    )
+    assert "over the same labels" in section.intro
 
 
 def test_the_stage_writes_them(project: Project, tmp_path: Path) -> None:
@@ -146,3 +183,21 @@ def test_the_stage_writes_them(project: Project, tmp_path: Path) -> None:
     assert "Accuracy by slice" not in (project.root / "stages/evaluate/report.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="no such property"):
         evaluate(tiny.make_params(evaluate={"slices": ["weather"]}), root)
+
+
+def test_a_detectors_stage_writes_them_too(detect_project: Project, tmp_path: Path) -> None:
+    val, test = random_boxes(1, 12), random_boxes(2, 16)
+    images = tuple(image.model_copy(update={"group": f"site {image.id % 2}"}) for image in test.images)
+    test = test.model_copy(update={"images": images})
+    found = SplitDetections(random_detections(3, val), random_detections(4, test))
+    out = write_evaluation(tmp_path, val, test, found, found)
+    by_group = tiny.read_json(out / "metrics.json")["slices"]["group"]
+    assert {name: values["pictures"] for name, values in by_group.items()} == {"site 0": 8, "site 1": 8}
+    for values in by_group.values():
+        assert 0 <= values["AP50_low"] < values["AP50"] < values["AP50_high"] <= 1
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<caption>AP50 by group; the intervals are for more pictures of the same group</caption>" in page
+    assert "Of the 16 test pictures, with the boxes of the exported model." in page
+    assert "slices" not in tiny.read_json(detect_project.root / "stages/evaluate/metrics.json")
+    with pytest.raises(UserError, match=r"evaluate\.slices: 'weather': no such property"):
+        evaluate(tiny.make_detect_params(evaluate={"slices": ["weather"]}), detect_project.root)

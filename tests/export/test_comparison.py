@@ -9,9 +9,10 @@ from sklearn import metrics
 
 import synthetic_boxes
 from headstart.base.manifest import Image, Manifest, make_categories
-from headstart.export.comparison import common_test_set, common_units, compare_predictions, metric_value
-from headstart.export.predictor import DetectedBox, ModelPrediction
+from headstart.export.comparison import common_test_set, common_units, compare_predictions
+from headstart.export.model_prediction import DetectedBox, ModelPrediction
 from headstart.export.saved_predictions import SavedPredictions, ScoredBoxRow, collect_predictions
+from headstart.export.weighted_metric import match_test_set
 from headstart.metrics.coco_matching import match_detections
 from headstart.params.root import CHAMPION_METRICS
 
@@ -181,7 +182,7 @@ def test_a_detectors_test_is_that_of_all_exchanges_of_pictures() -> None:
     good, poor = boxes_of(ids[:1]), boxes_of(ids[2:])
 
     def ap50(rows: dict[str, tuple[ScoredBoxRow, ...]]) -> float:
-        return metric_value(test, good.model_copy(update={"boxes": rows}), "AP50")
+        return float(match_test_set(test, good.model_copy(update={"boxes": rows})).stats[1])  # pycocotools'
 
     differences = []
     for swaps in itertools.product((False, True), repeat=6):

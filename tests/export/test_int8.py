@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from headstart.base.manifest import Image, Manifest, make_categories
-from headstart.export.int8 import classifier_change, detector_change, refusal
-from headstart.export.predictor import ClassifierOutput, DetectedBox, DetectorOutput, ModelPrediction
-from headstart.export.saved_predictions import SavedPredictions, collect_predictions
-from headstart.metrics.intervals import difference_interval
+from headstart.export.int8 import ModelAnswers, classifier_change, detector_change, refusal
+from headstart.export.model_prediction import DetectedBox, ModelPrediction
+from headstart.export.predictor import ClassifierOutput, DetectorOutput
+from headstart.export.saved_predictions import collect_predictions
+from headstart.metrics.intervals import difference_interval, mean_interval
 
 LABELS = ("blue", "red")
 
@@ -56,6 +57,7 @@ def test_a_classifiers_change_is_of_the_same_pictures(unit: int) -> None:
     assert [found["accuracy"], found["accuracy_low"], found["accuracy_high"]] == pytest.approx(
         [expected.value, expected.low, expected.high], abs=1e-6
     )
+    assert "coverage" not in change.figures, "there are no sets"
     assert found["log_loss"] > 0
     assert found["log_loss_low"] < found["log_loss"] < found["log_loss_high"]
 
@@ -89,6 +91,17 @@ def test_more_pictures_do_not_help_where_the_drop_itself_is_too_large() -> None:
     assert "about" not in problem
 
 
+def test_the_prediction_sets_are_measured_on_the_quantized_models_probabilities() -> None:
+    """At thresholds of 0.15 sets of 0.9 and 0.1 hold one label, those of 0.8 and 0.2 both."""
+    test, thresholds = make_test(100), (0.15, 0.15)
+    narrow, wide = outputs(100, 10, 0.9), outputs(100, 10, 0.8)
+    expected = mean_interval((np.arange(100) >= 10).astype(np.float64), np.arange(100))
+    figures = classifier_change(test, LABELS, wide, narrow, 1.0, thresholds).figures
+    assert (figures["coverage"], figures["coverage_fp32"]) == (0.9, 1.0)
+    assert (figures["coverage_low"], figures["coverage_high"]) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert classifier_change(test, LABELS, narrow, wide, 1.0, thresholds).figures["coverage"] == 1.0
+
+
 def test_a_detectors_change_is_of_boxes_and_of_ap() -> None:
     """40 pictures with one box each; int8 finds it with another score, but for one that it puts elsewhere."""
     import synthetic_boxes
@@ -96,7 +109,7 @@ def test_a_detectors_change_is_of_boxes_and_of_ap() -> None:
     test = synthetic_boxes.random_boxes(1, 40)
     labels = test.labels()
 
-    def predict(moved: int, score: float) -> tuple[SavedPredictions, DetectorOutput]:
+    def predict(moved: int, score: float) -> ModelAnswers:
         most = max(sum(a.image_id == i.id for a in test.annotations) for i in test.images)
         boxes = np.zeros((len(test.images), most, 4), np.float32)
         scores, numbers = np.zeros(boxes.shape[:2], np.float32), np.zeros(boxes.shape[:2], np.int64)
@@ -113,10 +126,10 @@ def test_a_detectors_change_is_of_boxes_and_of_ap() -> None:
                 numbers[place, position] = annotation.category_id - 1
             rows.append(tuple(found))
         saved = collect_predictions(test, labels, [ModelPrediction({}, row) for row in rows])
-        return saved, DetectorOutput(boxes, scores, numbers)
+        return ModelAnswers(DetectorOutput(boxes, scores, numbers), saved)
 
-    (fp32, fp32_outputs), (int8, int8_outputs) = predict(0, 0.9), predict(3, 0.8)
-    change = detector_change(test, (fp32, int8), (fp32_outputs, int8_outputs), "AP50", 0.5)
+    fp32 = predict(0, 0.9)
+    change = detector_change(test, fp32, predict(3, 0.8), "AP50", 0.5)
     lost = sum(a.image_id in {i.id for i in test.images[:3]} for a in test.annotations)
     assert lost > 0
     assert change.parity["boxes"] == 2 * len(test.annotations)
@@ -129,8 +142,7 @@ def test_a_detectors_change_is_of_boxes_and_of_ap() -> None:
     assert difference.value == pytest.approx(change.metric[1] - change.metric[0])
     assert difference.low < difference.value < 0
     assert change.figures["AP50_fp32"] == pytest.approx(1)
-    other_scores = predict(0, 0.8)
-    unchanged = detector_change(test, (fp32, other_scores[0]), (fp32_outputs, other_scores[1]), "AP50", 0.5)
+    unchanged = detector_change(test, fp32, predict(0, 0.8), "AP50", 0.5)
     one, four = (unchanged.difference(times) for times in (1, 4))
     assert one.value == 0
     assert one.low is not None

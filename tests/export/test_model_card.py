@@ -39,6 +39,12 @@ def test_a_classifiers_card_has_its_metrics(project: Project) -> None:
         "folder:data (24)",
     ):
         assert text in card, text
+    unknown = metrics["unknown"]
+    assert (
+        f"| none of these | keeps {figure(unknown, 'kept')} of the test pictures, takes {figure(unknown, 'fpr95')} of "
+        f"192 generated pictures, which show nothing, for a label (AUROC {figure(unknown, 'auroc')})"
+    ) in card
+    assert "int8 file" not in card
     assert "only 6 units" in card
     assert ("cross-validated" in card) == ("cv" in metrics)
 

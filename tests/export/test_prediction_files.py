@@ -18,8 +18,8 @@ import tiny
 from conftest import Project
 from headstart.base.errors import UserError
 from headstart.cli import app
+from headstart.export.model_prediction import DetectedBox, FilePrediction
 from headstart.export.prediction_files import find_images, save_images_with_boxes, to_json_row, to_text
-from headstart.export.predictor import DetectedBox, FilePrediction
 from headstart.fetch.sources import paths as fetch_paths
 from pictures import encoded
 
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
         "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
         "from headstart.export.prediction_files import save_images_with_boxes;"
-        "from headstart.export.predictor import FilePrediction;"
+        "from headstart.export.model_prediction import FilePrediction;"
         f"folder = Path({str(tmp_path)!r});"
         "save_images_with_boxes([FilePrediction({}, (), path=folder / 'a.png')], folder)"
     )

@@ -13,7 +13,8 @@ import tiny
 from conftest import Project
 from headstart.base.errors import UserError
 from headstart.engine.pixels import read_pixels
-from headstart.export.predictor import FilePrediction, Predictor
+from headstart.export.model_prediction import FilePrediction
+from headstart.export.predictor import Predictor
 from pictures import encoded
 
 TURNS = {

@@ -46,6 +46,33 @@ def test_of_two_stages_the_proposals_too() -> None:
     assert find_float_nodes(network) == ["offsets", "proposals", "boxes"]
 
 
+def test_a_classifiers_head_stays_in_float_and_the_network_below_does_not() -> None:
+    """That of a kernel: its landmarks are a constant without a name of the head's."""
+    network = graph(
+        ("Conv", "pixels w1", "map"),
+        ("Relu", "map", "rectified"),
+        ("Conv", "rectified w2", "last"),
+        ("Relu", "last", "pooled"),
+        ("Concat", "pooled rectified", "features"),
+        ("MatMul", "features whole.network.head.0.projection", "components"),
+        ("Mul", "components components", "squares"),
+        ("MatMul", "components landmarks", "products"),
+        ("Sub", "squares products", "distances"),
+        ("Gemm", "distances whole.network.head.2.weight", "logits"),
+    )
+    assert find_float_nodes(network) == [
+        "pooled",
+        "features",
+        "components",
+        "squares",
+        "products",
+        "distances",
+        "logits",
+    ]
+    convolutions = graph(("Conv", "pixels whole.network.head.0.weight", "map"), ("Conv", "map w2", "boxes"))
+    assert find_float_nodes(convolutions) == ["boxes"], "of a detector"
+
+
 def test_strangeness_and_what_leads_from_the_features_to_it_stay_in_float() -> None:
     network = graph(
         ("Conv", "pixels w1", "map"),

@@ -9,7 +9,7 @@ import synthetic_boxes
 import tiny
 from conftest import Project
 from headstart.base.manifest import Image, Manifest, make_categories
-from headstart.export.predictor import DetectedBox, ModelPrediction
+from headstart.export.model_prediction import DetectedBox, ModelPrediction
 from headstart.export.saved_predictions import (
     collect_predictions,
     manifest_digest,

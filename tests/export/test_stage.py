@@ -14,9 +14,9 @@ from conftest import Project
 from headstart.base.errors import UserError
 from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import read_pixels
-from headstart.export.comparison import metric_value
 from headstart.export.predictor import Predictor
 from headstart.export.saved_predictions import read_predictions
+from headstart.export.weighted_metric import match_test_set
 from headstart.serve.model_info import load_model_info
 from tiny import export
 
@@ -71,6 +71,8 @@ def test_int8_of_a_classifier_is_smaller_and_its_cost_is_written_down(root: Path
     weights = {i.name: i.data_type for i in graph.initializer if len(i.dims) == 4 and i.dims[2] > 1}
     assert weights
     assert set(weights.values()) == {onnx.TensorProto.INT8}
+    head = {i.name: i.data_type for i in graph.initializer if ".network.head." in i.name and len(i.dims) == 2}
+    assert set(head.values()) == {onnx.TensorProto.FLOAT}, "by these names it is left in float"
     model = Predictor(folder)
     output = model.classifier_output(pixels)
     correct, was_correct = (
@@ -109,6 +111,19 @@ def test_int8_of_a_classifier_is_smaller_and_its_cost_is_written_down(root: Path
         f"| this int8 file against the fp32 model | 6 test pictures: another label for {6 - same}, largest difference "
         f"of a probability {parity['largest_probability_difference']} |"
     ) in card
+    unknown = int8["unknown"]
+    assert (unknown["kept"], unknown["fpr95"], unknown["pictures"]) == (1, 1, 192), "six pictures give no threshold"
+    assert unknown["kept_low"] < 1
+    assert unknown["fpr95_low"] < 1
+    assert 0 <= unknown["auroc_low"] < unknown["auroc_high"] <= 1
+    assert tiny.read_json(folder / "labels.json")["unknown"]["threshold"] is None
+    assert (
+        f"| none of these, this int8 file | keeps 1.000 ({unknown['kept_low']:.3f} to 1.000; only 6 units) of the test "
+        f"pictures, takes 1.000 ({unknown['fpr95_low']:.3f} to 1.000) of 192 generated pictures, which show nothing, "
+        f"for a label (AUROC {unknown['auroc']:.3f} ("
+    ) in card
+    assert "; no picture is turned away: a threshold that keeps 95 % needs 19 pictures " in card
+    assert "from 6 validation pictures (at the fp32 model's it would keep 1.000) |" in card
     assert "ONNX against PyTorch" not in card, "of a file that is not there"
     assert "| test accuracy (fp32) | " in card
     served = load_model_info(folder, []).metrics[0]
@@ -142,14 +157,15 @@ def test_int8_of_a_detector_is_smaller_and_its_cost_is_written_down(detect_proje
     assert quantized.count(True) > 15
     predictions = read_predictions(folder / "answers.json")
     test = tiny.manifest(root, "split", "test")
-    assert metric_value(test, predictions, "AP") == pytest.approx(int8["AP"], abs=1e-6), "of the file that is left"
+    assert match_test_set(test, predictions).stats[0] == pytest.approx(int8["AP"], abs=1e-6), "of the file that is left"
     notes = {metric.name: metric.note for metric in load_model_info(folder, []).metrics}
     assert notes["AP"] == f"fp32: {int8['AP_fp32']:.3f}"
     assert notes["AP at IoU 0.5"] == "of the fp32 model"
     card = (folder / "model_card.md").read_text(encoding="utf-8")
-    assert f"test AP {int8['AP']:.3f} ({int8['AP_low']:.3f} to {int8['AP_high']:.3f})" in card
+    assert f"test AP {int8['AP']:.3f} ({int8['AP_low']:.3f} to {int8['AP_high']:.3f}; {int8['AP_note']})" in card
+    assert int8["AP_note"] == "only 4 units", "of five pictures one has no box"
     assert f" instead of {int8['AP_fp32']:.3f}, a difference of {difference['AP']:.3f} (" in card
-    assert f"); {speed['milliseconds']} ms a picture instead of" in card
+    assert f"; {difference['AP_note']}); {speed['milliseconds']} ms a picture instead of" in card
     assert f"of {parity['boxes']} boxes of both above the threshold in {parity['pictures']} test pictures " in card
     assert "ONNX against PyTorch" not in card, "of a file that is not there"
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions, SplitLogits, calibrate_logits
 from headstart.metrics.classification import compute_metrics, evaluate_classifiers, weighted_metrics
-from headstart.metrics.intervals import SAME_MODEL, difference_interval, mean_interval, resample_units
+from headstart.metrics.estimate import Estimate
+from headstart.metrics.intervals import SAME_MODEL, difference_interval, mean_interval
 from headstart.metrics.label_shares import ClassMetrics
 from synthetic_logits import NAMES, make_logits
 
@@ -123,7 +123,7 @@ def test_weighted_metrics_are_scikit_learns_on_the_resample_itself(classes: int)
     tied = found.raw.round(1) + 1e-3
     tied /= tied.sum(axis=1, keepdims=True)
     found = ClassifierPredictions(found.labels, tied, tied, 1.0)
-    weights = np.concatenate(list(resample_units(np.arange(40), 30, seed=0)))
+    weights = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 30).astype(np.float64)
     weighted = weighted_metrics(found, weights)
     for row, weight in enumerate(weights):
         resample = np.repeat(np.arange(40), weight.astype(int))

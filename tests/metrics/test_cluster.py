@@ -1,11 +1,9 @@
-"""Units of pictures: their weights, the design effect, and resamples that draw them whole."""
+"""Units of pictures: their weights, and the design effect."""
 
 import numpy as np
 import pytest
 
-from headstart.metrics import intervals
 from headstart.metrics.cluster import Z, design_effect, sum_by_unit, weigh_sizes, weigh_units
-from headstart.metrics.intervals import resample_units
 
 
 def test_sums_are_by_unit_in_the_order_of_their_numbers() -> None:
@@ -45,15 +43,3 @@ def test_a_unit_that_draws_the_estimate_towards_itself_counts_in_full() -> None:
         share = hits.sum() / total
         seen.append(((hits - share * sizes) ** 2 / weigh_sizes(sizes.astype(np.float64)).shrinkage).sum())
     assert np.mean(seen) == pytest.approx(0.7 * 0.3 * (sizes**2).sum(), rel=0.03)
-
-
-def test_resamples_draw_whole_units_and_do_not_depend_on_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    units = np.array([7, 7, 7, 3, 5, 5])
-    whole = np.concatenate(list(resample_units(units, 50, seed=1)))
-    monkeypatch.setattr(intervals, "_BLOCK_SIZE", 20)
-    blocks = list(resample_units(units, 50, seed=1))
-    assert len(blocks) == 17
-    assert np.array_equal(np.concatenate(blocks), whole)
-    assert (whole[:, 0] == whole[:, 2]).all()
-    assert (whole[:, 4] == whole[:, 5]).all()
-    assert (whole[:, [0, 3, 4]].sum(axis=1) == 3).all()

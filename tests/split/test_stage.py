@@ -1,14 +1,17 @@
 """The split stage: three manifests of all pictures, near-duplicates together, and its errors."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image as Pillow
 
 import tiny
 from conftest import Project
 from headstart.base.errors import UserError
-from headstart.base.manifest import SPLITS, write_manifest
-from manifests import boxed
+from headstart.base.manifest import SPLITS, Image, write_manifest
+from headstart.split.stage import split
+from manifests import boxed, record, records
 
 
 def test_the_stage_writes_three_manifests_of_all_pictures(project: Project) -> None:
@@ -28,7 +31,7 @@ def test_metrics_of_a_detector_count_boxes_and_background(tmp_path: Path) -> Non
     params = tiny.make_params(split={"near_duplicate_bits": -1}).model_copy(update={"task": "detect"})
     tiny.split(params, tmp_path)
     metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
-    assert metrics["train"] == {"pictures": 15, "label.a": 10, "label.b": 5, "background": 5, "boxes": 15}
+    assert metrics["train"] == {"pictures": 15, "units": 15, "label.a": 10, "label.b": 5, "background": 5, "boxes": 15}
 
 
 def test_identical_and_near_identical_pictures_are_found(tmp_path: Path) -> None:
@@ -112,3 +115,67 @@ def test_a_split_that_the_sources_lack_is_dealt_from_train_and_said(
     assert {name: metrics[name]["pictures"] for name in SPLITS} == {"train": 16, "val": 8, "test": 8}
     assert metrics["test"]["from_train"] == 8
     assert "from_train" not in metrics["val"]
+
+
+def split_of(root: Path, images: list[Image], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines that the stage prints about figures that will say little."""
+    write_manifest(records(*images), root / "stages/fetch/annotations.json")
+    split(tiny.make_params(split={"near_duplicate_bits": -1}), root, boxes=False)
+    return [line for line in capsys.readouterr().out.splitlines() if "say little" in line]
+
+
+def in_groups(count: int, size: int, **more: Any) -> list[Image]:
+    """So many groups of so many pictures, half of them of each label."""
+    return [record(n, "ab"[n // size % 2], group=f"g{n // size}", **more) for n in range(count * size)]
+
+
+def test_many_pictures_of_few_groups_are_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = split_of(tmp_path, in_groups(16, 30), capsys)
+    metrics = tiny.read_json(tmp_path / "stages/split/metrics.json")
+    assert {name: (metrics[name]["pictures"], metrics[name]["units"]) for name in SPLITS} == {
+        "train": (240, 8),
+        "val": (120, 4),
+        "test": (120, 4),
+    }
+    assert lines == [
+        "split: test has 120 pictures but only 4 independent groups, val has 120 pictures but only 4 independent "
+        "groups: their figures will say little; evaluate.folds examines every group"
+    ]
+
+
+def test_few_pictures_or_many_groups_are_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert split_of(tmp_path / "pictures", [record(n, "ab"[n % 2]) for n in range(60)], capsys) == []
+    assert split_of(tmp_path / "groups", in_groups(80, 3), capsys) == []
+    metrics = tiny.read_json(tmp_path / "groups/stages/split/metrics.json")
+    assert (metrics["test"]["pictures"], metrics["test"]["units"]) == (60, 20)
+    assert len(split_of(tmp_path / "fewer", in_groups(76, 3), capsys)) == 1, "19 of them"
+
+
+def test_groups_that_are_pinned_to_test_are_not_examined_by_folds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [*in_groups(2, 10, split="test"), *(record(100 + n, "ab"[n % 2]) for n in range(60))]
+    assert split_of(tmp_path, images, capsys) == [
+        "split: test has 35 pictures but only 17 independent groups: its figures will say little; evaluate.folds "
+        "examines every group that is not pinned to test"
+    ]
+
+
+def test_a_detector_has_no_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = boxed(*["a"] * 80)
+    grouped = [image.model_copy(update={"group": f"{image.id // 10}"}) for image in manifest.images]
+    write_manifest(manifest.model_copy(update={"images": tuple(grouped)}), tmp_path / "stages/fetch/annotations.json")
+    split(tiny.make_params(split={"near_duplicate_bits": -1}), tmp_path, boxes=True)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "say little" in line]
+    assert line.startswith("split: test has ")
+    assert line.endswith(" independent groups: their figures will say little")
+
+
+def test_the_contact_sheet_is_always_written(project: Project, tmp_path: Path) -> None:
+    manifest = records(*(record(n, "ab"[n % 2]) for n in range(12)))
+    write_manifest(manifest, tmp_path / "stages/fetch/annotations.json")
+    split(tiny.make_params(split={"near_duplicate_bits": -1}), tmp_path, boxes=False)
+    for root in (project.root, tmp_path):
+        with Pillow.open(root / "stages/split/near-duplicates.jpg") as sheet:
+            sheet.load()
+            assert sheet.format == "JPEG"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from headstart.cross_validation.folds import Examined
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.calibration_error import log_loss_interval
 from headstart.metrics.classification import ClassifierMetrics, compute_metrics
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import SAME_MODEL, difference_interval, mean_interval
 
 INSTABILITY, SHARED_LEARNING = 0.1, 10  # of the variance: a share, and in pictures; see `widen`

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-from headstart.metrics.bootstrap import Estimate
-
-METRIC_DIGITS = 6  # decimals; in those beyond them the arithmetic of two machines differs
+from headstart.metrics.estimate import Estimate, estimate_json
 
 ModelMetricsT = TypeVar("ModelMetricsT")
 ModelMetricsT_co = TypeVar("ModelMetricsT_co", covariant=True)
@@ -47,24 +45,3 @@ def metrics_json(
     if vain_lr:
         return metrics | {"kept_head": {"lr": vain_lr}}
     return metrics | {"difference": dict(estimate_json(difference_name, evaluation.difference))}
-
-
-def estimates_json(estimates: Mapping[str, Estimate]) -> dict[str, float | str]:
-    """`estimate_json` of several metrics, in one dictionary."""
-    return {key: value for name, e in estimates.items() for key, value in estimate_json(name, e).items()}
-
-
-def estimate_json(name: str, estimate: Estimate) -> dict[str, float | str]:
-    """A metric as `<name>`, `<name>_low` and `<name>_high`.
-
-    `<name>_absent` is the reason where it is undefined; `<name>_note` why it has no interval, or one that may not hold.
-    """
-    if estimate.value is None:
-        return {f"{name}_absent": estimate.absent}
-    found = rounded({name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high})
-    return found | ({f"{name}_note": estimate.note} if estimate.note else {})
-
-
-def rounded(values: Mapping[str, float | None]) -> dict[str, float | str]:
-    """Values with METRIC_DIGITS decimals; undefined ones are left out."""
-    return {key: round(value, METRIC_DIGITS) for key, value in values.items() if value is not None}

@@ -22,7 +22,7 @@ from headstart.evaluation.report_tables import (
     picture_counts_table,
     top_confusions_table,
 )
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 
 
 def render_page(

@@ -7,7 +7,7 @@ import numpy as np
 
 from headstart.base.arrays import Ints
 from headstart.base.manifest import Split
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import FEW_UNITS
 
 Cell = str | int | float

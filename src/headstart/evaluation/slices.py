@@ -1,7 +1,7 @@
-"""`evaluate.slices`: accuracy by source, group, size, brightness or a column of the tables, the worst slice first."""
+"""`evaluate.slices`: accuracy, or AP50, by source, group, size, brightness or a column, the worst slice first."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from headstart.base.errors import UserError, did_you_mean
 from headstart.base.manifest import Image
 from headstart.base.parallel import parallel_map
 from headstart.base.stored_picture import open_stored_picture
-from headstart.evaluation.metrics_json import rounded
-from headstart.evaluation.report_tables import Table, counted, format_estimate, format_percent
+from headstart.evaluation.report_tables import Table, counted, format_decimal, format_estimate, format_percent
+from headstart.metrics import detection_slices
+from headstart.metrics.estimate import estimate_json
 from headstart.metrics.slices import (
     LEAST_PICTURES,
     SliceFigure,
@@ -46,9 +47,29 @@ class ExaminedPictures:
 
 
 @dataclass(frozen=True)
+class SliceMetric:
+    """What slices are compared by: its key in metrics.json, its name in a sentence, how it is formatted, a remark."""
+
+    key: str
+    name: str
+    format: Callable[[float], str]
+    remark: str = ""
+
+
+ACCURACY = SliceMetric("accuracy", "accuracy", format_percent)
+AP50 = SliceMetric(
+    detection_slices.NAME,
+    detection_slices.NAME,
+    format_decimal,
+    " AP50 is the mean over the labels that have a box in the slice, and on the rest over the same labels.",
+)
+
+
+@dataclass(frozen=True)
 class SliceSection:
     """The report's section: what the figures are of, what is worse than the rest, and a table for each property."""
 
+    heading: str
     intro: str
     worse: Sequence[str]
     tables: Sequence[Table]
@@ -137,47 +158,57 @@ def slice_results(
         root: the repository root.
     """
     figures = slice_figures(divide(examined.images, keys, root), examined.correct, examined.units)
+    return present_slices(figures, examined.what, ACCURACY)
+
+
+def present_slices(
+    figures: Sequence[SliceFigure], what: str, metric: SliceMetric
+) -> tuple[dict[str, object], SliceSection | None]:
+    """Figures by slice as `slice_results` returns them; `what` says of which pictures and which model they are."""
     if not figures:
         return {}, None
     by_key: dict[str, list[SliceFigure]] = {}
     for figure in figures:
         by_key.setdefault(figure.key, []).append(figure)
-    metrics = {key: {figure.name: _json(figure) for figure in own[:MOST_SHOWN]} for key, own in by_key.items()}
+    metrics = {key: {figure.name: _json(figure, metric) for figure in own[:MOST_SHOWN]} for key, own in by_key.items()}
     section = SliceSection(
-        intro=f"Of {examined.what}. The worst slice comes first. The intervals are wider than elsewhere: they hold for "
+        heading=f"{_capital(metric.name)} by slice",
+        intro=f"Of {what}. The worst slice comes first. The intervals are wider than elsewhere: they hold for "
         f"all {counted(len(figures), 'slice')} at once, since among many one is bad by chance. A slice of fewer than "
-        f"{LEAST_PICTURES} pictures has no row of its own.",
-        worse=[worse_sentence(figure, len(figures)) for figure in figures if figure.is_worse],
-        tables=[_table(key, own) for key, own in by_key.items()],
+        f"{LEAST_PICTURES} pictures has no row of its own.{metric.remark}",
+        worse=[worse_sentence(figure, len(figures), metric) for figure in figures if figure.is_worse],
+        tables=[_table(key, own, metric) for key, own in by_key.items()],
     )
     return {"slices": metrics}, section
 
 
-def worse_sentence(figure: SliceFigure, looks: int) -> str:
+def worse_sentence(figure: SliceFigure, looks: int, metric: SliceMetric) -> str:
     """That a slice is worse than the rest, which the number of slices looked at does not explain."""
-    assert figure.accuracy.value is not None
+    assert figure.own.value is not None
     assert figure.rest.value is not None
     return (
-        f"On pictures of {figure.key} “{figure.name}” the accuracy is {format_percent(figure.accuracy.value)} of "
-        f"{counted(figure.pictures, 'picture')}, on the rest {format_percent(figure.rest.value)}: worse by more than "
+        f"On the {counted(figure.pictures, 'picture')} of {figure.key} “{figure.name}” the {metric.name} is "
+        f"{metric.format(figure.own.value)}, on the rest {metric.format(figure.rest.value)}: worse by more than "
         f"chance, also after looking at {counted(looks, 'slice')}."
     )
 
 
-def _json(figure: SliceFigure) -> dict[str, object]:
-    accuracy = figure.accuracy
-    interval = {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
-    return {**rounded(interval), "pictures": figure.pictures}
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
-def _table(key: str, figures: Sequence[SliceFigure]) -> Table:
+def _json(figure: SliceFigure, metric: SliceMetric) -> dict[str, object]:
+    return {**estimate_json(metric.key, figure.own), "pictures": figure.pictures}
+
+
+def _table(key: str, figures: Sequence[SliceFigure], metric: SliceMetric) -> Table:
     shown = figures[:MOST_SHOWN]
     more = f", the worst {MOST_SHOWN} of {len(figures)}" if len(figures) > MOST_SHOWN else ""
     about = "; the intervals are for more pictures of the same group" if key == "group" else ""
     rows = []
     for figure in shown:
-        value, interval = format_estimate(figure.accuracy, format_percent)
-        rest, _ = format_estimate(figure.rest, format_percent)
+        value, interval = format_estimate(figure.own, metric.format)
+        rest, _ = format_estimate(figure.rest, metric.format)
         rows.append((figure.name, figure.pictures, value, interval, rest, "yes" if figure.is_worse else ""))
-    header = (key, "pictures", "accuracy", "95\N{NO-BREAK SPACE}% interval", "the rest", "worse than the rest")
-    return Table(f"Accuracy by {key}{more}{about}", header, tuple(rows))
+    header = (key, "pictures", metric.name, "95\N{NO-BREAK SPACE}% interval", "the rest", "worse than the rest")
+    return Table(f"{_capital(metric.name)} by {key}{more}{about}", header, tuple(rows))

@@ -2,6 +2,7 @@
 
 __all__ = [
     "comparison",
+    "model_prediction",
     "onnx_classifier",
     "onnx_detector",
     "prediction_files",

@@ -150,14 +150,6 @@ def common_units(images: Sequence[Image], *models: SavedPredictions) -> Ints:
     return numbers
 
 
-def metric_value(test: Manifest, predictions: SavedPredictions, metric: str) -> float:
-    """A model's metric on the test set; `metric` as in `compare_predictions`."""
-    if metric in _PICTURE_VALUES:
-        return float(_PICTURE_VALUES[metric](to_classifier_predictions(test, predictions)).mean())
-    function, _ = weighted_metric_of_both(test, predictions, predictions, metric)
-    return float(function(np.repeat(np.eye(2), len(test.images), axis=1))[0])
-
-
 def _balanced(predictions: ClassifierPredictions) -> Floats:
     """Values whose mean is balanced accuracy: right answers, each label's weighted by its rarity."""
     counts = np.bincount(predictions.labels)

@@ -14,15 +14,23 @@ from headstart.base.units import unit_numbers
 from headstart.export.predictor import ClassifierOutput, DetectorOutput
 from headstart.export.saved_predictions import SavedPredictions
 from headstart.export.weighted_metric import match_test_set
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.classification import compute_metrics
+from headstart.metrics.conformal import PredictionSets
 from headstart.metrics.detection import ap_difference, ap_interval
-from headstart.metrics.intervals import difference_interval, real_mean_interval
+from headstart.metrics.estimate import METRIC_DIGITS, Estimate, estimate_json
+from headstart.metrics.intervals import difference_interval, mean_interval, real_mean_interval
 
-DIGITS = 6
 MOST_PICTURES = 20_000  # beyond which no number of test pictures is proposed
 SAME_PLACE = 0.5  # IoU from which two boxes of one label count as the same
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """What a model says of the test pictures: as it gives it, and as it is saved."""
+
+    outputs: ClassifierOutput | DetectorOutput
+    saved: SavedPredictions
 
 
 @dataclass(frozen=True)
@@ -43,40 +51,36 @@ class Change:
 
 
 def measure_change(
-    test: Manifest,
-    saved: tuple[SavedPredictions, SavedPredictions],
-    outputs: tuple[ClassifierOutput | DetectorOutput, ClassifierOutput | DetectorOutput],
-    labels: Mapping[str, Any],
-    metric: str,
+    test: Manifest, fp32: ModelAnswers, int8: ModelAnswers, labels: Mapping[str, Any], metric: str
 ) -> Change:
     """The change of a model of either kind.
 
     Args:
         test: the test set.
-        saved: predictions of the fp32 and of the int8 model.
-        outputs: the same as the models give them.
+        fp32: answers of the model before quantization, which are the PyTorch model's within `export.tolerance`.
+        int8: of the quantized model.
         labels: labels.json.
         metric: accuracy, or AP, AP50 or AP75.
     """
-    fp32, int8 = outputs
-    if isinstance(fp32, DetectorOutput) and isinstance(int8, DetectorOutput):
-        return detector_change(test, saved, (fp32, int8), metric, labels["threshold"])
-    assert isinstance(fp32, ClassifierOutput)
-    assert isinstance(int8, ClassifierOutput)
-    return classifier_change(test, labels["labels"], fp32, int8, labels["temperature"])
+    if isinstance(fp32.outputs, DetectorOutput):
+        return detector_change(test, fp32, int8, metric, labels["threshold"])
+    assert isinstance(int8.outputs, ClassifierOutput)
+    thresholds = labels["prediction_sets"]["thresholds"]
+    return classifier_change(test, labels["labels"], fp32.outputs, int8.outputs, labels["temperature"], thresholds)
 
 
 def classifier_change(
-    test: Manifest, names: Sequence[str], fp32: ClassifierOutput, int8: ClassifierOutput, temperature: float
+    test: Manifest,
+    names: Sequence[str],
+    fp32: ClassifierOutput,
+    int8: ClassifierOutput,
+    temperature: float,
+    thresholds: Sequence[float] | None = None,
 ) -> Change:
-    """Both models' answers compared, picture by picture.
+    """Both classifiers' answers compared, picture by picture.
 
-    Args:
-        test: the test set.
-        names: of the labels, in the order of the outputs.
-        fp32: outputs of the model before quantization, which are the PyTorch model's within `export.tolerance`.
-        int8: outputs of the quantized model.
-        temperature: of the calibration.
+    `names` are the labels' in the order of the outputs, `temperature` is the calibration's. `thresholds` are those of
+    the prediction sets by label; None: there are no sets.
     """
     units = unit_numbers(test.images)
     labels = np.array([names.index(image.label or "") for image in test.images])
@@ -96,6 +100,8 @@ def classifier_change(
         "same_label": int((int8.logits.argmax(1) == fp32.logits.argmax(1)).sum()),
     }
     figures = _classifier_figures(names, before, after)
+    if thresholds is not None:
+        figures |= _set_coverage(np.array(thresholds), before, after)
     return Change(parity, figures, (float(before.correct.mean()), float(after.correct.mean())), difference)
 
 
@@ -107,19 +113,27 @@ def _classifier_figures(
     assert was.accuracy.value is not None
     assert was.log_loss.value is not None
     return {
-        **estimate_figures("accuracy", own.accuracy),
-        **estimate_figures("log_loss", own.log_loss),
-        **estimate_figures("brier_score", own.brier_score),
-        "ece_calibrated": round(own.ece_calibrated.value, DIGITS),
-        "ece_perfect_low": round(own.ece_calibrated.perfect_low, DIGITS),
-        "ece_perfect_high": round(own.ece_calibrated.perfect_high, DIGITS),
-        "accuracy_fp32": round(was.accuracy.value, DIGITS),
-        "log_loss_fp32": round(was.log_loss.value, DIGITS),
+        **estimate_json("accuracy", own.accuracy),
+        **estimate_json("log_loss", own.log_loss),
+        **estimate_json("brier_score", own.brier_score),
+        "ece_calibrated": round(own.ece_calibrated.value, METRIC_DIGITS),
+        "ece_perfect_low": round(own.ece_calibrated.perfect_low, METRIC_DIGITS),
+        "ece_perfect_high": round(own.ece_calibrated.perfect_high, METRIC_DIGITS),
+        "accuracy_fp32": round(was.accuracy.value, METRIC_DIGITS),
+        "log_loss_fp32": round(was.log_loss.value, METRIC_DIGITS),
         "difference": {
-            **estimate_figures("accuracy", difference_interval(after.correct - before.correct, after.units)),
-            **estimate_figures("log_loss", real_mean_interval(after.losses - before.losses, after.units)),
+            **estimate_json("accuracy", difference_interval(after.correct - before.correct, after.units)),
+            **estimate_json("log_loss", real_mean_interval(after.losses - before.losses, after.units)),
         },
     }
+
+
+def _set_coverage(thresholds: Floats, before: ClassifierPredictions, after: ClassifierPredictions) -> dict[str, Any]:
+    """Share of the prediction sets that hold the right label, at the thresholds of the fp32 model."""
+    sets, every = PredictionSets(0.0, thresholds), np.arange(len(after.labels))
+    was, held = (sets.contain(one.calibrated)[every, one.labels].astype(np.float64) for one in (before, after))
+    own = estimate_json("coverage", mean_interval(held, after.units))
+    return {**own, "coverage_fp32": round(float(was.mean()), METRIC_DIGITS)}
 
 
 def _predictions(outputs: ClassifierOutput, labels: Ints, units: Ints, temperature: float) -> ClassifierPredictions:
@@ -133,23 +147,11 @@ def _largest(one: Any, other: Any) -> float:
     return float(f"{float(np.abs(one - other).max()):.3g}")
 
 
-def detector_change(
-    test: Manifest,
-    saved: tuple[SavedPredictions, SavedPredictions],
-    outputs: tuple[DetectorOutput, DetectorOutput],
-    metric: str,
-    threshold: float,
-) -> Change:
-    """Both models' boxes compared.
-
-    Args:
-        test: the test set.
-        saved: predictions of the fp32 and of the int8 model.
-        outputs: the same as the models give them.
-        metric: AP, AP50 or AP75.
-        threshold: boxes with lower scores are not compared.
-    """
-    before, after = (match_test_set(test, predictions) for predictions in saved)
+def detector_change(test: Manifest, fp32: ModelAnswers, int8: ModelAnswers, metric: str, threshold: float) -> Change:
+    """Both detectors' boxes compared; of those with scores below the threshold only in the metric."""
+    assert isinstance(fp32.outputs, DetectorOutput)
+    assert isinstance(int8.outputs, DetectorOutput)
+    before, after = (match_test_set(test, model.saved) for model in (fp32, int8))
     change, own, was = ap_difference(before, after, metric), ap_interval(after, metric), ap_interval(before, metric)
     if change.value is None or own.value is None or was.value is None:  # no box in the test pictures
         raise UserError(f"params.yaml: export.quantize: int8: its cost is unknown: {change.absent}; give none")
@@ -161,7 +163,7 @@ def detector_change(
         low, high = (change.value + (end - change.value) / math.sqrt(times) for end in (change.low, change.high))
         return Estimate(change.value, low, high)
 
-    found, compared, score = _same_boxes(*outputs, threshold)
+    found, compared, score = _same_boxes(fp32.outputs, int8.outputs, threshold)
     return Change(
         parity={
             "pictures": len(test.images),
@@ -170,9 +172,9 @@ def detector_change(
             "largest_score_difference": float(f"{score:.3g}"),
         },
         figures={
-            **estimate_figures(metric, own),
-            f"{metric}_fp32": round(was.value, DIGITS),
-            "difference": estimate_figures(metric, change),
+            **estimate_json(metric, own),
+            f"{metric}_fp32": round(was.value, METRIC_DIGITS),
+            "difference": estimate_json(metric, change),
         },
         metric=(was.value, own.value),
         difference=difference,
@@ -200,12 +202,6 @@ def _iou(box: Floats, others: Floats) -> Floats:
     shared = np.clip(high - low, 0, None).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
     return np.asarray(shared / np.maximum(areas - shared, 1e-9))
-
-
-def estimate_figures(name: str, estimate: Estimate) -> dict[str, float]:
-    """An estimate as `<name>`, `<name>_low` and `<name>_high`, without those that it lacks."""
-    values = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return {key: round(value, DIGITS) for key, value in values.items() if value is not None}
 
 
 def refusal(change: Change, metric: str, max_drop: float, pictures: int) -> str:

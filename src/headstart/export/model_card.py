@@ -46,6 +46,7 @@ def write_model_card(
         nms=metrics.get("class_agnostic_nms"),
         head_only=metrics["head_only"],
         cv=metrics.get("cv"),
+        unknown=metrics.get("unknown"),
         parity=parity,
         speed=speed,
         weights=read_json(stages / "weights/weights.json"),

@@ -7,7 +7,8 @@ from typing import Any
 
 from headstart.base.errors import UserError, first_line, missing_file
 from headstart.export.answer_text import MAX_NAMED
-from headstart.export.predictor import FilePrediction, ModelPrediction, read_picture
+from headstart.export.model_prediction import FilePrediction, ModelPrediction
+from headstart.export.predictor import read_picture
 from headstart.images.decode import PictureError, open_upright
 from headstart.images.draw_boxes import DrawnBox, draw_boxes
 from headstart.images.picture_files import PICTURE_SUFFIXES, list_pictures

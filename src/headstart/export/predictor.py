@@ -12,7 +12,7 @@ from headstart.base.arrays import Floats32, Ints
 from headstart.base.errors import UserError, first_line, missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec, Pixels, boxes_from_input, resize_to_input
-from headstart.export.answer_text import answer_text
+from headstart.export.model_prediction import DetectedBox, FilePrediction, ModelPrediction
 from headstart.images.decode import MAX_BYTES, MAX_PIXELS, PictureError, open_upright
 
 OutputT = TypeVar("OutputT", bound="ClassifierOutput | DetectorOutput")
@@ -44,56 +44,6 @@ class DetectorOutput(NamedTuple):
     boxes: Floats32
     scores: Floats32
     labels: Ints
-
-
-@dataclass(frozen=True)
-class DetectedBox:
-    """A detected box: xmin, ymin, xmax, ymax in pixels of the upright picture, and its confidence."""
-
-    label: str
-    score: float
-    corners: tuple[float, float, float, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Its fields, for JSON."""
-        return {"label": self.label, "score": self.score, "box": list(self.corners)}
-
-
-@dataclass(frozen=True)
-class ModelPrediction:
-    """The prediction for one picture.
-
-    Attributes:
-        probabilities: by label, in the labels' order; empty for a detector.
-        boxes: the highest-scoring first; None for a classifier.
-        strangeness: distance from the training pictures; None: the model does not give it.
-        unknown: the picture is none of the labels.
-        labels_in_set: labels that the picture may have, the most probable one first; empty for a detector.
-    """
-
-    probabilities: dict[str, float]
-    boxes: tuple[DetectedBox, ...] | None = None
-    strangeness: float | None = None
-    unknown: bool = False
-    labels_in_set: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """The most probable label; empty where there are no probabilities."""
-        return max(self.probabilities, key=self.probabilities.__getitem__, default="")
-
-    @property
-    def answer(self) -> str:
-        """The label, `cat or dog` or `none of these`; empty where there are no probabilities."""
-        return answer_text(self.labels_in_set, self.unknown) if self.probabilities else ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilePrediction(ModelPrediction):
-    """The prediction for a picture file, or the reason why it could not be read."""
-
-    path: Path
-    error: str = ""
 
 
 @dataclass(frozen=True)

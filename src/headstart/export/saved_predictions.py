@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from headstart.base.files import read_json, write_text
 from headstart.base.manifest import Manifest, xyxy_to_xywh
 from headstart.base.units import unit_name
-from headstart.export.predictor import DetectedBox, ModelPrediction
+from headstart.export.model_prediction import DetectedBox, ModelPrediction
 
 FILE_NAME = "answers.json"
 

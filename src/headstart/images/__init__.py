@@ -1,3 +1,11 @@
-"""Picture files: decoding and validation, near-duplicates, boxes drawn on them. No torch."""
+"""Picture files: decoding and validation, near-duplicates, boxes drawn on them; generated pictures. No torch."""
 
-__all__ = ["decode", "draw_boxes", "near_duplicates", "oriented_hash", "picture_files", "thumbnail"]
+__all__ = [
+    "decode",
+    "draw_boxes",
+    "foreign_pictures",
+    "links",
+    "oriented_hash",
+    "picture_files",
+    "thumbnail",
+]

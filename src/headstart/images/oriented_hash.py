@@ -1,7 +1,8 @@
-"""Perceptual hashes (pHash) of a picture in its eight orientations, and pairs that are near in one of them."""
+"""Perceptual hashes (pHash): pairs of pictures that are near as they are, or in one of eight orientations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ def hash_coefficients(picture: Image.Image) -> Floats:
     return coefficients
 
 
-def orient(pixels: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np.generic]:
+def orient(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """A picture (s, s, ...) in one of its eight orientations; 0: as it is, 1: mirrored."""
     turned = pixels[:, ::-1] if orientation & 1 else pixels
     turned = turned[::-1] if orientation & 2 else turned
@@ -54,6 +55,14 @@ def orient_coefficients(coefficients: Floats, orientation: int) -> Floats:
     turned = coefficients * signs if orientation & 1 else coefficients
     turned = turned * signs[:, None] if orientation & 2 else turned
     return turned.swapaxes(1, 2) if orientation & 4 else turned
+
+
+def find_pairs(coefficients: Sequence[Floats], bits: int) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, whose hashes differ in at most `bits` of 64 as they are; none when `bits` is negative."""
+    if not coefficients or bits < 0:
+        return []
+    hashes = _bits(np.stack(coefficients), 8)
+    return [(first, second) for first, second, _ in _near(hashes, hashes, bits)]
 
 
 def find_matches(coefficients: Sequence[Floats], bits: int) -> list[HashMatch]:

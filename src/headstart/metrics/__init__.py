@@ -2,13 +2,14 @@
 
 __all__ = [
     "average_precision",
-    "bootstrap",
     "calibration",
     "calibration_error",
     "classification",
     "coco_matching",
     "conformal",
     "detection",
+    "detection_slices",
+    "estimate",
     "intervals",
     "label_overlap",
     "paired_test",

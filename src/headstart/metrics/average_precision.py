@@ -3,25 +3,11 @@
 import numpy as np
 
 from headstart.base.arrays import Floats
-from headstart.metrics.coco_matching import ClassMatches, DetectionMatches
+from headstart.metrics.coco_matching import ClassMatches
 
 AP_ROWS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}  # which of the ten IoU thresholds
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)  # at which COCO interpolates precision
 _EPSILON = np.spacing(1)
-
-
-def weighted_ap(matches: DetectionMatches, weights: Floats) -> dict[str, Floats]:
-    """AP, AP50 and AP75 under each row of weights: pycocotools' for a data set that repeats each picture so often.
-
-    Args:
-        matches: of all classes, in n pictures.
-        weights: (b, n), how often each picture counts.
-
-    Returns:
-        metric of AP_ROWS -> (b,); NaN for a row without any ground truth box.
-    """
-    by_class = np.stack([average_precision(own, weights) for own in matches.classes])
-    return {name: mean_ap(by_class[:, rows]) for name, rows in AP_ROWS.items()}
 
 
 def mean_ap(by_class: Floats) -> Floats:

@@ -80,11 +80,20 @@ class ClassifierPredictions:
         return matrix
 
 
-def calibrate_logits(logits: SplitLogits, units: Ints | None = None) -> ClassifierPredictions:
-    """Probabilities of the test pictures, calibrated with the temperature that fits val best; `units` are theirs."""
+def calibrate_logits(
+    logits: SplitLogits, units: Ints | None = None, temperature: float | None = None
+) -> ClassifierPredictions:
+    """Probabilities of the test pictures, raw and calibrated.
+
+    Args:
+        logits: of the model.
+        units: of the test pictures; None: each is alone.
+        temperature: by which the logits are divided; None: the one that fits val best.
+    """
     from scipy.special import softmax
 
-    temperature = fit_temperature(logits.val, logits.val_labels)
+    if temperature is None:
+        temperature = fit_temperature(logits.val, logits.val_labels)
     test = np.asarray(logits.test, dtype=np.float64)
     return ClassifierPredictions(
         logits.test_labels,

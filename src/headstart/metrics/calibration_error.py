@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.arrays import Floats, Ints
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ECE_BINS, ClassifierPredictions, confidence_bin
 from headstart.metrics.cluster import sum_by_unit
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import real_mean_interval
 
 DRAWS = 1000  # of a perfectly calibrated model's answers

@@ -7,7 +7,6 @@ import numpy as np
 
 from headstart.base.arrays import Bools, Floats, Ints
 from headstart.base.errors import list_some
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.calibration_error import (
     DRAWS,
@@ -16,6 +15,7 @@ from headstart.metrics.calibration_error import (
     calibration_error,
     log_loss_interval,
 )
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import SAME_MODEL, difference_interval, mean_interval
 from headstart.metrics.label_shares import ClassMetrics, balanced_accuracy_interval, class_metrics
 from headstart.metrics.roc_auc import roc_auc_interval

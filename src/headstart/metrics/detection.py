@@ -7,7 +7,6 @@ import numpy as np
 
 from headstart.base.arrays import Floats
 from headstart.metrics.average_precision import AP_ROWS, average_precision, mean_ap
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.coco_matching import DetectionMatches
 from headstart.metrics.detection_figures import (
     AT_THRESHOLD,
@@ -18,6 +17,7 @@ from headstart.metrics.detection_figures import (
     label_support,
     weighted_figures,
 )
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.half_samples import Support, half_sample_difference, half_sample_interval, half_samples
 from headstart.metrics.intervals import SAME_MODEL
 from headstart.metrics.threshold import OperatingPoint, Threshold, operating_point

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.arrays import Floats, Ints
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import few_units_note
 
 _BLOCK_SIZE = 1_000_000  # weights in one block of halves: arrays stay small however many pictures there are
@@ -95,13 +95,14 @@ def half_samples(units: Ints, times: int, seed: int, width: int = 0) -> Iterator
         yield both.astype(np.float64)[:, numbers]
 
 
-def half_sample_interval(value: float, halves: Floats, support: Support) -> Estimate:
+def half_sample_interval(value: float, halves: Floats, support: Support, level: float = 0.05) -> Estimate:
     """A figure in 0..1 with its interval.
 
     Args:
         value: of all pictures.
         halves: the same on each half; NaN where it is undefined.
         support: of the figure.
+        level: how often the interval may miss the truth; smaller where many intervals shall hold at once.
     """
     variance, bias = _variance_and_bias(value, halves, support)
     if support.units < 2:
@@ -110,7 +111,7 @@ def half_sample_interval(value: float, halves: Floats, support: Support) -> Esti
     size = (value * (1 - value) + unseen * support.effective_boxes) / (variance + unseen)
     if variance > 0 and 0 < value < 1:
         size = min(size, value * (1 - value) / variance)
-    low, high = _wilson(min(max(value - bias, 0.0), 1.0), size, _quantile(support))
+    low, high = _wilson(min(max(value - bias, 0.0), 1.0), size, _quantile(support, level))
     return Estimate(value, min(low, value), max(high, value), note=few_units_note(support.units))
 
 
@@ -137,10 +138,10 @@ def _variance_and_bias(value: float, halves: Floats, support: Support) -> tuple[
     return float(((defined - value) ** 2).mean()) * factor, float(defined.mean() - value) * factor
 
 
-def _quantile(support: Support) -> float:
+def _quantile(support: Support, level: float = 0.05) -> float:
     from scipy.special import stdtrit  # Student's; scipy.stats takes a second to import
 
-    return float(stdtrit(support.units - 1, 0.975))
+    return float(stdtrit(support.units - 1, 1 - level / 2))
 
 
 def _wilson(share: float, size: float, quantile: float) -> tuple[float, float]:

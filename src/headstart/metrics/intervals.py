@@ -6,19 +6,18 @@ cluster samples: it is never of zero width, and it widens where the pictures of 
 `benchmarks/coverage.py` simulates how often each interval contains the truth.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from headstart.base.arrays import Floats, Ints
-from headstart.metrics.bootstrap import Estimate
-from headstart.metrics.cluster import UnitWeights, Z, design_effect, sum_by_unit, weigh_sizes, weigh_units
+from headstart.metrics.cluster import DesignEffect, UnitWeights, Z, design_effect, sum_by_unit, weigh_sizes, weigh_units
+from headstart.metrics.estimate import Estimate
 
 FEW_UNITS = 20  # below it an interval is given with a note
 FEW_UNITS_OF_LOSSES = 40  # the same of the mean of a loss
 SAME_MODEL = Estimate(0.0, note="the same model")  # the difference of a model with itself, which has no interval
 
-_BLOCK_SIZE = 1_000_000  # weights in one block of resamples: arrays stay small however many pictures there are
 _PRIOR_PICTURES = 20  # for how many pictures the variance that a model itself expects counts
 
 
@@ -40,6 +39,23 @@ def ratio_interval(numerator: Floats, denominator: Floats, units: Ints) -> Estim
         denominator: 0 or more, (n,); its sum is above 0.
         units: (n,).
     """
+    found = share_of_units(numerator, denominator, units)
+    low, high = share_interval(found.share, found.effect.effective_size(found.total))
+    return Estimate(found.share, low, high, note=units_note(found.weights))
+
+
+@dataclass(frozen=True)
+class UnitShare:
+    """A share of `total` things such as pictures, with the design effect and the weights of their units."""
+
+    share: float
+    total: float
+    effect: DesignEffect
+    weights: UnitWeights
+
+
+def share_of_units(numerator: Floats, denominator: Floats, units: Ints) -> UnitShare:
+    """What an interval of a share needs; arguments as of `ratio_interval`."""
     assert denominator.sum() > 0, "a ratio of nothing"
     hits, sizes = sum_by_unit(np.stack([numerator, denominator], axis=1).astype(np.float64), units).T
     hits, sizes = hits[sizes > 0], sizes[sizes > 0]
@@ -48,8 +64,7 @@ def ratio_interval(numerator: Floats, denominator: Floats, units: Ints) -> Estim
     telling = int(min(np.count_nonzero(hits > 0), np.count_nonzero(hits < sizes)))
     weights = weigh_sizes(sizes)
     effect = design_effect(hits - share * sizes, weights, total * share * (1 - share), telling)
-    low, high = share_interval(share, effect.effective_size(total))
-    return Estimate(share, low, high, note=units_note(weights))
+    return UnitShare(share, total, effect, weights)
 
 
 def real_mean_interval(values: Floats, units: Ints, expected_variance: float | None = None) -> Estimate:
@@ -152,22 +167,3 @@ def logit_interval(share: float, pictures: float) -> tuple[float, float]:
     """The interval of a share strictly between 0 and 1 on the logit scale, from its effective number of pictures."""
     logit, width = np.log(share / (1 - share)), Z / np.sqrt(pictures * share * (1 - share))
     return float(1 / (1 + np.exp(width - logit))), float(1 / (1 + np.exp(-width - logit)))
-
-
-def resample_units(units: Ints, times: int, seed: int, width: int = 0) -> Iterator[Floats]:
-    """Yield blocks (b, n) of weights, `times` rows in all: how often a resample with replacement drew each picture.
-
-    Args:
-        units: (n,); a resample draws as many units as there are, each with all of its pictures.
-        times: number of resamples.
-        seed: the same seed gives the same rows.
-        width: columns that the caller computes of each row, where they are more than the pictures: blocks are smaller
-            then, the rows the same.
-    """
-    numbers = np.unique(units, return_inverse=True)[1]
-    count = int(numbers.max()) + 1
-    rng = np.random.default_rng(seed)
-    block_rows = max(1, _BLOCK_SIZE // max(len(units), width))
-    for start in range(0, times, block_rows):
-        rows = min(block_rows, times - start)
-        yield rng.multinomial(count, np.full(count, 1 / count), size=rows).astype(np.float64)[:, numbers]

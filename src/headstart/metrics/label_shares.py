@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.arrays import Bools, Floats, Ints
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.cluster import design_effect, sum_by_unit, weigh_units
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import mean_interval, share_interval, units_note
 
 

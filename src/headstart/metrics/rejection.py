@@ -1,20 +1,24 @@
 """How well a score tells foreign pictures from known ones: share kept, FPR95, AUROC. No torch, no disk."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from headstart.base.arrays import Bools, Floats, Ints
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.conformal import conformal_quantile, least_count
-from headstart.metrics.intervals import mean_interval
+from headstart.metrics.estimate import Estimate
+from headstart.metrics.intervals import few_units_note, mean_interval
+from headstart.metrics.roc_auc import ranking_interval
 from headstart.metrics.strangeness import KEPT, fit_feature_bank
 
 
 @dataclass(frozen=True)
 class Rejection:
     """Figures of one kind of foreign pictures.
+
+    The intervals cover the choice of the pictures that are scored. The training pictures from which strangeness is
+    measured count as given, and so does the threshold: that other pictures would have given another one is not covered.
 
     Attributes:
         fpr95: share of them that is taken for known, at the threshold that keeps 95 % of known pictures.
@@ -23,7 +27,7 @@ class Rejection:
     """
 
     fpr95: Estimate
-    auroc: float
+    auroc: Estimate
     pictures: int
 
 
@@ -53,22 +57,23 @@ def threshold_that_keeps(scores: Floats, units: Ints) -> tuple[float, str]:
     )
 
 
-def rejection(known: Floats, foreign: Floats, foreign_units: Ints, threshold: float) -> Rejection:
+def rejection(known: Floats, known_units: Ints, foreign: Floats, foreign_units: Ints, threshold: float) -> Rejection:
     """How foreign pictures fare.
 
     Args:
-        known: scores of pictures of the labels, (n,).
-        foreign: scores of others, (m,).
-        foreign_units: of them, (m,).
+        known: scores of pictures of the labels, (n,), n > 0.
+        known_units: of them, (n,).
+        foreign: scores of others, (m,), m > 0.
+        foreign_units: of them, (m,); a number that is also a known picture's is the same unit.
         threshold: as `threshold_that_keeps` gives it.
     """
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([foreign, known]))[: len(foreign)]
-    wins = ranks.sum() - len(foreign) * (len(foreign) + 1) / 2
+    scores, units = np.concatenate([known, foreign]), np.concatenate([known_units, foreign_units])
+    auroc = ranking_interval(scores, np.arange(len(scores)) >= len(known), units)
+    # Of a few pictures against many others the interval covers down to 83 %, however many there are together.
+    fewer = few_units_note(min(len(np.unique(known_units)), len(np.unique(foreign_units))))
     return Rejection(
         mean_interval(np.asarray(foreign <= threshold, dtype=np.float64), foreign_units),
-        float(wins / (len(foreign) * len(known))),
+        replace(auroc, note=fewer or auroc.note),
         len(foreign),
     )
 
@@ -102,7 +107,8 @@ def leave_labels_out(bank: Sample, val: Sample, test: Sample, widths: Sequence[i
             continue
         model = fit_feature_bank(kept.features, widths)
         threshold, _ = threshold_that_keeps(model.strangeness(threshold_from.features), threshold_from.units)
-        units = np.concatenate([foreign[0].units, foreign[1].units + foreign[0].units.max(initial=-1) + 1])
-        features = np.concatenate([one.features for one in foreign])
-        found[label] = rejection(model.strangeness(known.features), model.strangeness(features), units, threshold)
+        apart = val.units.max(initial=-1) + 1  # no unit has pictures of both splits
+        units = np.concatenate([foreign[0].units, foreign[1].units + apart])
+        scores = model.strangeness(np.concatenate([one.features for one in foreign]))
+        found[label] = rejection(model.strangeness(known.features), known.units + apart, scores, units, threshold)
     return found

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.arrays import Bools, Floats, Ints
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.cluster import UnitWeights, design_effect, sum_by_unit, weigh_units
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import logit_interval, share_interval, units_note
 
 _PRIOR_MISTAKES = 4  # for how many misplaced pictures the variance by Hanley and McNeil counts
@@ -60,6 +60,17 @@ def roc_auc_interval(probabilities: Floats, labels: Ints, units: Ints) -> Estima
     size = design_effect(sums[:, 0], weights, variance, telling).effective_size(size)
     low, high = logit_interval(area, size) if 0 < area < 1 else share_interval(area, size)
     return Estimate(area, low, high, note=units_note(weights))
+
+
+def ranking_interval(scores: Floats, positive: Bools, units: Ints) -> Estimate:
+    """Probability that a positive picture's score is above another's, with the interval of `roc_auc_interval`.
+
+    Args:
+        scores: any finite numbers, (n,).
+        positive: (n,); some are, and some are not.
+        units: (n,).
+    """
+    return roc_auc_interval(np.stack([-scores, scores], axis=1), positive.astype(np.int64), units)
 
 
 def _place(scores: Floats, positive: Bools) -> _Placements:

@@ -1,4 +1,4 @@
-"""Accuracy by slice: pictures divided by one property, each slice against the rest, corrected for their number."""
+"""Figures by slice: pictures divided by one property, each slice against the rest, corrected for their number."""
 
 import itertools
 from collections import Counter
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.arrays import Bools, Floats, Ints
-from headstart.metrics.bootstrap import Estimate
-from headstart.metrics.cluster import design_effect, sum_by_unit, weigh_sizes
-from headstart.metrics.intervals import few_units_note
+from headstart.metrics.estimate import Estimate
+from headstart.metrics.intervals import few_units_note, share_of_units
 
 LEAST_PICTURES = 5  # of a slice; smaller ones are one slice together
 MOST_DISTINCT = 6  # different numbers that are slices of their own; more are divided at their quartiles
@@ -43,17 +42,21 @@ class SliceFigure:
         key: the property.
         name: the slice.
         pictures: how many it has.
-        accuracy: with an interval that holds for all slices at once (Bonferroni).
-        rest: accuracy on all other pictures, with such an interval.
+        own: its accuracy (of a detector AP50), with an interval that holds for all slices at once (Bonferroni).
+        rest: the same on all other pictures, with such an interval.
         is_worse: whether the slice is worse than the rest, corrected for the number of slices.
     """
 
     key: str
     name: str
     pictures: int
-    accuracy: Estimate
+    own: Estimate
     rest: Estimate
     is_worse: bool
+
+
+# Pictures (n,) of a slice, whether each is a unit of its own, level of the intervals -> figure of them and of the rest.
+CompareSlice = Callable[[Bools, bool, float], tuple[Estimate, Estimate]]
 
 
 def slice_by_value(
@@ -96,6 +99,23 @@ def slice_by_number(key: str, values: Floats, describe: Callable[[float], str] =
 
 
 def slice_figures(slicings: Sequence[Slicing], correct: Floats, units: Ints) -> list[SliceFigure]:
+    """Accuracy of all slices, as `compare_slices` gives it.
+
+    Args:
+        slicings: divisions of the same n pictures.
+        correct: 1.0 where the prediction is the label, else 0.0, (n,).
+        units: the number of each picture's unit, (n,).
+    """
+
+    def compare(inside: Bools, pictures_alone: bool, level: float) -> tuple[Estimate, Estimate]:
+        own_units = np.arange(int(inside.sum())) if pictures_alone else units[inside]
+        own = simultaneous_interval(correct[inside], own_units, level)
+        return own, simultaneous_interval(correct[~inside], units[~inside], level)
+
+    return compare_slices(slicings, compare)
+
+
+def compare_slices(slicings: Sequence[Slicing], compare: CompareSlice) -> list[SliceFigure]:
     """Figures of all slices, in the order of `slicings` and the worst slice of each first.
 
     A slice is worse than the rest where the interval of the difference lies below 0: the square-and-add interval of two
@@ -103,30 +123,31 @@ def slice_figures(slicings: Sequence[Slicing], correct: Floats, units: Ints) -> 
 
     Args:
         slicings: divisions of the same n pictures; one with a single slice has no rest and is left out.
-        correct: 1.0 where the prediction is the label, else 0.0, (n,).
-        units: the number of each picture's unit, (n,).
+        compare: gives the figures of a slice and of the rest.
     """
     divided = [slicing for slicing in slicings if len(np.unique(slicing.numbers)) > 1]
     level = 0.05 / max(1, sum(len(slicing.names) for slicing in divided))
     figures = []
     for slicing in divided:
-        own = [_figure(slicing, number, correct, units, level) for number in range(len(slicing.names))]
-        figures += sorted(own, key=lambda figure: (figure.accuracy.value or 0.0, -figure.pictures))
+        of_slicing = []
+        for number, name in enumerate(slicing.names):
+            inside: Bools = slicing.numbers == number
+            own, rest = compare(inside, slicing.pictures_alone, level)
+            of_slicing.append(SliceFigure(slicing.key, name, int(inside.sum()), own, rest, _is_worse(own, rest)))
+        figures += sorted(of_slicing, key=_worst_first)
     return figures
 
 
-def _figure(slicing: Slicing, number: int, correct: Floats, units: Ints, level: float) -> SliceFigure:
-    inside: Bools = slicing.numbers == number
-    own_units = np.arange(int(inside.sum())) if slicing.pictures_alone else units[inside]
-    own = simultaneous_interval(correct[inside], own_units, level)
-    rest = simultaneous_interval(correct[~inside], units[~inside], level)
-    assert own.value is not None
-    assert own.high is not None
-    assert rest.value is not None
-    assert rest.low is not None
-    above = np.hypot(own.high - own.value, rest.value - rest.low)
-    is_worse = bool(own.value - rest.value + above < 0)
-    return SliceFigure(slicing.key, slicing.names[number], int(inside.sum()), own, rest, is_worse)
+def _worst_first(figure: SliceFigure) -> tuple[bool, float, int]:
+    value = figure.own.value
+    return value is None, 0.0 if value is None else value, -figure.pictures
+
+
+def _is_worse(own: Estimate, rest: Estimate) -> bool:
+    """Whether the interval of the difference lies below 0; without intervals nothing shows it."""
+    if own.value is None or own.high is None or rest.value is None or rest.low is None:
+        return False
+    return bool(own.value - rest.value + np.hypot(own.high - own.value, rest.value - rest.low) < 0)
 
 
 def simultaneous_interval(correct: Floats, units: Ints, level: float) -> Estimate:
@@ -142,15 +163,13 @@ def simultaneous_interval(correct: Floats, units: Ints, level: float) -> Estimat
     from scipy import stats
     from scipy.special import betaincinv
 
-    hits, sizes = sum_by_unit(np.stack([correct, np.ones(len(correct))], axis=1), units).T
-    share, pictures = float(correct.mean()), len(correct)
-    telling = int(min(np.count_nonzero(hits > 0), np.count_nonzero(hits < sizes)))
-    alike = float((sizes**2).sum()) / pictures
-    effect = design_effect(hits - share * sizes, weigh_sizes(sizes), pictures * share * (1 - share), telling).effect
-    if alike > 1:  # the effect is estimated from so many units
-        normal, student = stats.norm.isf(level / 2), stats.t.isf(level / 2, max(len(sizes) - 1, 1))
+    found = share_of_units(correct, np.ones(len(correct)), units)
+    count, alike, effect = found.weights.count, found.weights.alike > 1, found.effect.effect
+    if alike:  # the effect is estimated from so many units
+        normal, student = stats.norm.isf(level / 2), stats.t.isf(level / 2, max(count - 1, 1))
         effect *= float(student / normal) ** 2
-    right, wrong = share * pictures / effect, (1 - share) * pictures / effect
+    right, wrong = found.share * found.total / effect, (1 - found.share) * found.total / effect
     low = float(betaincinv(right, wrong + 1, level / 2)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, wrong, 1 - level / 2)) if wrong > 0 else 1.0
-    return Estimate(share, min(low, share), max(high, share), note=few_units_note(len(sizes)) if alike > 1 else "")
+    note = few_units_note(count) if alike else ""
+    return Estimate(found.share, min(low, found.share), max(high, found.share), note=note)

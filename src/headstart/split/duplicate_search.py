@@ -35,7 +35,13 @@ class PicturePair:
 
 @dataclass(frozen=True)
 class DuplicateSearch:
-    """What was found: pairs of near-duplicates, the nearest pairs that are none, and the limit between them."""
+    """What was found.
+
+    Attributes:
+        pairs: near-duplicates, the most alike first.
+        apart: the nearest pairs that are none.
+        limit: of the distance, chosen on the set; 0 where nothing was compared.
+    """
 
     pairs: tuple[PicturePair, ...] = ()
     apart: tuple[PicturePair, ...] = ()
@@ -45,10 +51,14 @@ class DuplicateSearch:
 def search_near_duplicates(images: Sequence[Image], bits: int, root: Path) -> DuplicateSearch:
     """Compare all pictures; identical files once. Nothing is found, nor any network run, where `bits` is negative.
 
+    The order of `images` changes nothing.
+
     Raises:
         UserError: a picture cannot be read, or the package with the network's weights is missing.
     """
-    different = list({image.sha256: image for image in reversed(images)}.values())[::-1]
+    # Sorted, since of two pictures the first one is turned, and sums in another order have other last bits.
+    ordered = sorted(images, key=lambda image: (image.sha256, -image.id))
+    different = list({image.sha256: image for image in ordered}.values())
     if bits < 0 or len(different) < 2:
         return DuplicateSearch()
     # Imported here: torch costs seconds, and `near_duplicate_bits: -1` needs none of it.

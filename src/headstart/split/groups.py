@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.base.manifest import SPLITS, Image, Manifest, Split
-from headstart.images.near_duplicates import group_linked, link_equal
+from headstart.images.links import group_linked, link_equal
 
 LabelSets = Mapping[int, frozenset[str]]  # image id -> its labels
 Stratum = tuple[str, ...]  # the labels whose pictures are divided together; empty for background

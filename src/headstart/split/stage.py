@@ -1,11 +1,14 @@
 """The split stage: train, val and test manifests; near-duplicates are found by perceptual hashes and fingerprints."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from headstart.base.errors import UserError
 from headstart.base.files import write_json
-from headstart.base.manifest import Image, Manifest, read_manifest, write_manifest
+from headstart.base.manifest import Image, Manifest, Split, read_manifest, write_manifest
+from headstart.base.units import unit_numbers
+from headstart.metrics.intervals import FEW_UNITS
 from headstart.params.root import Params
 from headstart.split.assign import SplitAssignment, assign_splits
 from headstart.split.contact_sheet import write_contact_sheet
@@ -47,15 +50,33 @@ def split(params: Params, root: Path, *, boxes: bool) -> None:
         f"split: {sizes}; kept together: {len(identical):,} identical pictures and {len(near):,} near-duplicate pairs"
         + (f"; left out: {len(assigned.dropped):,} that a later split has too" if assigned.dropped else "")
     )
-    for leak in leaks:
-        if leak.sentence:
-            print(f"split: {leak.sentence}")
+    for sentence in [*_few_units(assigned.splits, boxes=boxes), *(leak.sentence for leak in leaks if leak.sentence)]:
+        print(f"split: {sentence}")
 
 
 def _identical_pairs(images: tuple[Image, ...]) -> list[tuple[int, int]]:
     """Ids of each picture with the same bytes as an earlier one, after the id of the first of them."""
     first: dict[str, int] = {}
     return [(first[image.sha256], image.id) for image in images if first.setdefault(image.sha256, image.id) != image.id]
+
+
+def _few_units(splits: Mapping[Split, Manifest], *, boxes: bool) -> list[str]:
+    """A sentence about val and test if they have many pictures of few units; only classifiers are cross-validated."""
+    few = []
+    for name in ("test", "val"):
+        pictures, units = len(splits[name].images), _count_units(splits[name])
+        if units < FEW_UNITS and pictures >= 2 * units > 0:
+            few.append(f"{name} has {pictures:,} pictures but only {units} independent group{'s' if units > 1 else ''}")
+    if not few:
+        return []
+    pinned = any(image.split == "test" for image in splits["test"].images)
+    folds = f"; evaluate.folds examines every group{' that is not pinned to test' if pinned else ''}"
+    whose = "its" if len(few) == 1 else "their"
+    return [f"{', '.join(few)}: {whose} figures will say little{'' if boxes else folds}"]
+
+
+def _count_units(part: Manifest) -> int:
+    return len(set(unit_numbers(part.images).tolist()))
 
 
 def _check_leaks(manifest: Manifest, assigned: SplitAssignment, *, boxes: bool) -> list[Leak]:
@@ -73,5 +94,5 @@ def _split_metrics(assigned: SplitAssignment, identical: int, near: int, *, boxe
         if boxes:
             pictures |= {"background": sum(not names for names in labels), "boxes": len(part.annotations)}
         dealt = {"from_train": assigned.from_train[name]} if name in assigned.from_train else {}
-        counts[name] = {"pictures": len(part.images)} | pictures | dealt
+        counts[name] = {"pictures": len(part.images), "units": _count_units(part)} | pictures | dealt
     return {**counts, "identical_pictures": identical, "near_duplicate_pairs": near, "dropped": len(assigned.dropped)}

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart.engine.input_spec import InputSpec
-from headstart.export.predictor import ModelPrediction, Predictor, PreprocessedImage, preprocess
+from headstart.export.model_prediction import ModelPrediction
+from headstart.export.predictor import Predictor, PreprocessedImage, preprocess
 from headstart.images.decode import MAX_BYTES, PictureError
 
 _PATH_MAX = 4096  # bytes, with the terminating 0; anything longer can only be base64

@@ -34,6 +34,7 @@ BUNDLED_MODULES = (
     "engine/input_spec",
     "export/__init__",
     "export/answer_text",
+    "export/model_prediction",
     "export/predictor",
     "images/__init__",
     "images/decode",

@@ -5,8 +5,8 @@ import numpy as np
 import tiny
 from conftest import Project
 from headstart.base.manifest import SPLITS
-from headstart.evaluation.classifier.model_features import GENERATED
 from headstart.evaluation.classifier.predictions import StageClassifier
+from headstart.images.foreign_pictures import PER_KIND
 
 
 def test_logits_are_the_same_with_and_without_features(project: Project) -> None:
@@ -22,4 +22,4 @@ def test_logits_are_the_same_with_and_without_features(project: Project) -> None
     assert features.test.shape[0] == counts["test"]
     assert features.bank.shape[0] == len(features.bank_labels) == counts["train"], "the originals, no copies"
     assert features.val_units.shape == (counts["val"],)
-    assert {len(rows) for rows in features.generated.values()} == {GENERATED}
+    assert {len(rows) for rows in features.generated.values()} == {PER_KIND}

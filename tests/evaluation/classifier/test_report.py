@@ -17,7 +17,6 @@ from headstart.base.reproduce import REPRODUCE_COMMANDS
 from headstart.evaluation.classifier.report import (
     METRIC_SPECS,
     calibration_error_rows,
-    calibration_sentence,
     classifier_class_table,
     summary_sentences,
 )
@@ -198,13 +197,6 @@ def test_the_leading_figures_of_calibration_have_intervals(html: str) -> None:
     text = " ".join(HtmlPage(html).text.split()).replace("\xa0", " ")
     assert re.search(r"Log loss ?cross-entropy of the calibrated .{,40} ?\d\.\d{3} ?\d\.\d{3} to \d\.\d{3}", text)
     assert re.search(r"Brier score ?squared error .{,60} ?\d\.\d{3} ?\d\.\d{3} to \d\.\d{3}", text)
-
-
-@pytest.mark.parametrize(
-    ("temperature", "words"), [(1.0, "stays 1"), (2.0, "overconfident"), (0.5, "the model was underconfident")]
-)
-def test_the_temperature_is_explained(temperature: float, words: str) -> None:
-    assert words in calibration_sentence(temperature)
 
 
 def test_an_undefined_metric_has_its_reason() -> None:

@@ -3,7 +3,6 @@
 import html
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ import pytest
 import tiny
 from conftest import Project
 from headstart.base.arrays import Floats, Ints
+from headstart.evaluation.classifier.calibration import choose_calibration
 from headstart.evaluation.classifier.model_features import ModelFeatures
 from headstart.evaluation.classifier.unknown import (
     Answers,
-    Calibration,
-    choose_calibration,
     fit_answers,
     measure_sets,
 )
@@ -39,18 +37,20 @@ def drawn(count: int, seed: int, shift: float = 0.0) -> tuple[Floats, Ints, Floa
 
 
 def make_answers(
-    shift: float = 0.0, val: int = 300, confidence: float = 0.9, frozen_seed: int | None = None
+    shift: float = 0.0, val: int = 300, confidence: float = 0.9, frozen_seed: int | None = None, test: int = 200
 ) -> Answers:
     """Test pictures that differ from the validation pictures by `shift`."""
     bank, bank_labels, _ = drawn(300, 0)
     val_features, val_labels, val_logits = drawn(val, 1)
-    test, test_labels, test_logits = drawn(200, 2, shift)
+    test_features, test_labels, test_logits = drawn(test, 2, shift)
     strangers = np.random.default_rng(3).normal(size=(40, 8))
     generated = {"noise": strangers, "text": bank}
-    features = ModelFeatures(PLAN, bank, bank_labels, np.arange(300), val_features, np.arange(val), test, generated)
+    features = ModelFeatures(
+        PLAN, bank, bank_labels, np.arange(300), val_features, np.arange(val), test_features, generated
+    )
     logits = SplitLogits(val_logits, val_labels, test_logits, test_labels)
     predictions = calibrate_logits(logits)
-    calibration = choose_calibration(logits, features.val_units, predictions.temperature, None, (), ships_head=False)
+    calibration = choose_calibration(logits, features.val_units, None, (), model="fine_tuned")
     return fit_answers(features, logits, predictions, LABELS, calibration, confidence, frozen_seed)
 
 
@@ -78,16 +78,23 @@ def test_pictures_of_the_same_kind_are_kept_and_covered_as_promised() -> None:
 def test_strangers_are_turned_away_and_training_pictures_are_not() -> None:
     generated = make_answers().unknown.generated
     assert generated["noise"].fpr95.value == 0
-    assert generated["noise"].auroc > 0.99
+    assert (generated["noise"].auroc.value or 0) > 0.99
     assert (generated["text"].fpr95.value or 0) > 0.94, "these are the bank's own pictures"
-    assert generated["text"].auroc < 0.5
+    assert (generated["text"].auroc.high or 1) < 0.5
     assert sorted(make_answers().unknown.left_out) == list(LABELS)
 
 
 def test_metrics_json_has_every_figure_with_its_interval() -> None:
     written: Any = answers_json(make_answers())
     unknown, sets = written["unknown"], written["prediction_sets"]
-    assert {"kept", "kept_low", "kept_high", "fpr95", "fpr95_low", "fpr95_high", "auroc"} <= set(unknown)
+    with_interval = {f"{name}{end}" for name in ("fpr95", "auroc") for end in ("", "_low", "_high")}
+    assert {"kept", "kept_low", "kept_high"} | with_interval <= set(unknown)
+    for figures in (unknown, *unknown["left_out"].values(), *unknown["generated"].values()):
+        assert with_interval <= set(figures)
+        for name in ("fpr95", "auroc"):
+            low, value, high = (figures[f"{name}{end}"] for end in ("_low", "", "_high"))
+            assert low <= value <= high
+            assert high - low > 0.01, "also of a figure of exactly 0 or 1"
     assert set(unknown["left_out"]) == set(LABELS)
     assert set(unknown["generated"]) == {"noise", "text"}
     assert {"coverage", "coverage_low", "coverage_high", "size", "size_low", "size_high"} <= set(sets)
@@ -95,6 +102,25 @@ def test_metrics_json_has_every_figure_with_its_interval() -> None:
     assert set(sets["per_class"]) == set(LABELS)
     assert sets["one_label"] + sets["two_labels"] <= 1
     assert answers_json(None) == {}
+
+
+def test_the_reports_tables_have_every_figure_with_its_interval() -> None:
+    answers = make_answers()
+    section = answers_section(answers)
+    interval = "95 % interval"
+    assert section.foreign.header == ("kind", "taken for a label", interval, "AUROC", interval, "pictures")
+    noise = answers.unknown.generated["noise"]
+    assert section.foreign.rows[0] == (
+        "noise",
+        "0.0\xa0%",
+        f"0.0\xa0% to {100 * (noise.fpr95.high or 0):.1f}\xa0%",
+        f"{noise.auroc.value:.3f}",
+        f"{noise.auroc.low:.3f} to {noise.auroc.high:.3f}",
+        40,
+    )
+    few = answers_section(make_answers(test=12))
+    assert all(row[4].count("only 12 units") == 1 for row in few.foreign.rows[:2] if isinstance(row[4], str))
+    assert all(str(row[2]).count("unit") == 1 for row in few.coverage.rows), "a note is given once"
 
 
 def test_the_report_says_where_the_coverage_falls_short() -> None:
@@ -124,31 +150,6 @@ def test_a_label_without_test_pictures_has_no_coverage() -> None:
     assert shares == {1: 1.0}
 
 
-def test_out_of_fold_answers_of_the_kind_that_ships_are_calibrated_on() -> None:
-    logits = SplitLogits(np.eye(3), np.arange(3), np.eye(3), np.arange(3))
-    answers = {name: np.full((4, 3), value) for name, value in (("head", 0.1), ("fine_tuned", 0.2))}
-    crossed: Any = SimpleNamespace(
-        examined=SimpleNamespace(
-            images=[SimpleNamespace(sha256=name) for name in "abcd"],
-            targets=np.array([0, 1, 2, 0]),
-            units=np.array([5, 5, 6, 7]),
-        ),
-        predictions={name: SimpleNamespace(calibrated=given) for name, given in answers.items()},
-    )
-
-    def choose(ships_head: bool) -> Calibration:
-        return choose_calibration(logits, np.arange(3), 1.0, crossed, ["c"], ships_head=ships_head)
-
-    for ships_head, value in ((True, 0.1), (False, 0.2)):
-        chosen = choose(ships_head)
-        assert chosen.probabilities.tolist() == [[value] * 3] * 3, "the test picture takes no part"
-        assert (chosen.labels.tolist(), chosen.units.tolist()) == ([0, 1, 0], [5, 5, 7])
-    del crossed.predictions["fine_tuned"]
-    assert choose(False).what == "of the validation set", "the head's answers are no fine-tuned model's"
-    assert choose(False).probabilities.shape == (3, 3)
-    assert choose(True).what.startswith("of cross-validation")
-
-
 def test_the_stage_writes_rules_metrics_and_the_report(project: Project) -> None:
     folder = project.root / "stages/evaluate"
     rules = read_answer_rules(folder / "unknown.safetensors")
@@ -158,6 +159,7 @@ def test_the_stage_writes_rules_metrics_and_the_report(project: Project) -> None
     assert set(written["unknown"]["left_out"]) == {"blue", "red"}
     text = html.unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text(encoding="utf-8")))
     assert "None of these, or one of two" in text
+    assert "the threshold, and the training pictures that strangeness is measured from, are taken as given." in text
     assert written["unknown"]["note"][1:] in text
     assert "of the sets are to hold the right one" in text
 

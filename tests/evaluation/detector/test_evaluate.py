@@ -1,7 +1,7 @@
 """The line of the terminal."""
 
 from headstart.evaluation.detector.evaluate import summary_figure
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 
 
 def test_a_figure_has_its_interval_or_its_reason() -> None:

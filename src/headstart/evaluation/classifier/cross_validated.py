@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from headstart.cross_validation.figures import Alternative, CrossValidation, compare
 from headstart.cross_validation.out_of_fold import out_of_fold_json
-from headstart.evaluation.metrics_json import METRIC_DIGITS, estimate_json, estimates_json
 from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.report_tables import (
     Table,
@@ -15,8 +14,8 @@ from headstart.evaluation.report_tables import (
     format_percent,
 )
 from headstart.evaluation.writer import NO_OUT_OF_FOLD
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.classification import ClassifierEvaluation
+from headstart.metrics.estimate import METRIC_DIGITS, Estimate, estimate_json, estimates_json
 
 NAMES = {
     "head": "the head alone",

@@ -11,8 +11,8 @@ from headstart.base.arrays import Floats, Ints
 from headstart.base.manifest import Manifest, Split
 from headstart.base.units import unit_numbers
 from headstart.engine.pixels import load_pixels
-from headstart.evaluation.classifier.foreign_pictures import foreign_pictures
 from headstart.evaluation.network_outputs import fp32_pixel_outputs
+from headstart.images.foreign_pictures import PER_KIND, foreign_pictures
 from headstart.metrics.calibration import SplitLogits
 from headstart.metrics.strangeness import pick_for_bank
 from headstart.models import classifier
@@ -20,8 +20,6 @@ from headstart.models.classifier import Classifier
 from headstart.models.file import ModelSpec
 from headstart.models.strangeness_features import ClassifierWithFeatures, FeaturePlan, plan_features
 from headstart.params.root import Params
-
-GENERATED = 32  # foreign pictures of each kind
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def run_with_features(
         test=to_numpy(test[:, count:]),
         generated={
             kind: to_numpy(outputs(pixels)[:, count:])
-            for kind, pixels in foreign_pictures(spec.input.size, GENERATED, params.seed).items()
+            for kind, pixels in foreign_pictures(spec.input.size, PER_KIND, params.seed).items()
         },
     )
     return split_logits(val[:, :count], test[:, :count], spec, splits), features

@@ -56,8 +56,13 @@ def render_classifier_report(
     cross_validation: CrossValidatedSection | None = None,
     slices: SliceSection | None = None,
     answers: AnswersSection | None = None,
+    calibration: str,
 ) -> str:
-    """The page as HTML; `predictions` are the fine-tuned model's, all else as `render_page` takes it."""
+    """The page as HTML.
+
+    `predictions` are the fine-tuned model's, `calibration` says how they were calibrated, all else is as `render_page`
+    takes it.
+    """
     fine_tuned = evaluation.fine_tuned
     return render_page(
         "classifier_report.html.j2",
@@ -77,7 +82,7 @@ def render_classifier_report(
         cross_validation=cross_validation,
         slices=slices,
         answers=answers,
-        calibration=calibration_sentence(fine_tuned.temperature),
+        calibration=calibration,
         mistakes=mistakes,
         mistake_count=int(len(predictions.labels) - predictions.correct.sum()),
     )
@@ -130,21 +135,6 @@ def _calibration_error_row(
         low, high = format_percent(error.perfect_low), format_percent(error.perfect_high)
         texts += [format_percent(error.value), f"a perfectly calibrated model would show {about}{low} to {high}"]
     return MetricRow(name, meaning, *texts)
-
-
-def calibration_sentence(temperature: float) -> str:
-    """The fitted temperature, and whether the uncalibrated model was over- or underconfident."""
-    if temperature == 1:
-        return (
-            "The temperature stays 1: the model has no mistake on the validation set, and is as confident there as so "
-            "many right answers allow."
-        )
-    was = "overconfident" if temperature > 1 else "underconfident"
-    return (
-        "Calibration by temperature scaling divides the logits by one number, fitted on the validation set: "
-        f"{temperature:.2f}. Uncalibrated, the model was {was} there. Calibration changes no predicted label, only the "
-        "confidence."
-    )
 
 
 def classifier_class_table(metrics: ClassifierMetrics) -> Table:

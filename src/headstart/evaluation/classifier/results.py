@@ -4,26 +4,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from headstart.base.files import json_rows
 from headstart.base.manifest import Image
 from headstart.base.units import unit_numbers
 from headstart.cross_validation.figures import CrossValidation
+from headstart.evaluation.classifier.calibration import choose_calibration
 from headstart.evaluation.classifier.cross_validated import NAMES, cross_validated_results
 from headstart.evaluation.classifier.curves import classifier_plot_csvs
 from headstart.evaluation.classifier.gallery import find_mistakes, mistake_gallery
 from headstart.evaluation.classifier.model_features import ModelFeatures
 from headstart.evaluation.classifier.plots import classifier_plots
 from headstart.evaluation.classifier.report import render_classifier_report
-from headstart.evaluation.classifier.unknown import choose_calibration, fit_answers
+from headstart.evaluation.classifier.unknown import fit_answers
 from headstart.evaluation.classifier.unknown_report import answers_json, answers_section
 from headstart.evaluation.history import History
-from headstart.evaluation.metrics_json import METRIC_DIGITS, estimate_json, estimates_json, metrics_json
+from headstart.evaluation.metrics_json import metrics_json
 from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.slices import ExaminedPictures, slice_results
 from headstart.evaluation.writer import Results
 from headstart.metrics.calibration import ClassifierPredictions, SplitLogits, calibrate_logits
 from headstart.metrics.calibration_error import CalibrationError
 from headstart.metrics.classification import ClassifierEvaluation, ClassifierMetrics, evaluate_classifiers
+from headstart.metrics.estimate import METRIC_DIGITS, estimate_json, estimates_json
 from headstart.metrics.source_bias import LabelSources
 from headstart.models.answer_rules import NO_RULES
 from headstart.params.root import EvaluateParams
@@ -71,7 +75,14 @@ def classifier_results(
     labels = test_set.labels
     assert [image.label for image in test_set.images] == [labels[c] for c in fine_tuned.test_labels]
     units = unit_numbers(test_set.images)
-    head_only_predictions, predictions = calibrate_logits(head_only, units), calibrate_logits(fine_tuned, units)
+    shas, ships_head = [image.sha256 for image in test_set.images], head_only is fine_tuned
+    val_units = np.arange(len(fine_tuned.val)) if features is None else features.val_units
+    head_calibration, calibration = (
+        choose_calibration(logits, val_units, cross_validation, shas, model=model)
+        for logits, model in ((head_only, "head"), (fine_tuned, "head" if ships_head else "fine_tuned"))
+    )
+    head_only_predictions = calibrate_logits(head_only, units, head_calibration.temperature)
+    predictions = calibrate_logits(fine_tuned, units, calibration.temperature)
     evaluation = evaluate_classifiers(head_only_predictions, predictions, labels, seed, params.bootstrap)
     mistakes = find_mistakes(test_set.root, test_set.images, labels, predictions, params.gallery)
     plots = classifier_plots(head_only_predictions, predictions, labels, histories)
@@ -80,10 +91,6 @@ def classifier_results(
     slices, slice_section = slice_results(examined, params.slices, test_set.root)
     answers = None
     if features is not None:
-        shas, ships_head = [image.sha256 for image in test_set.images], head_only is fine_tuned
-        calibration = choose_calibration(
-            fine_tuned, features.val_units, predictions.temperature, cross_validation, shas, ships_head
-        )
         answers = fit_answers(
             features, fine_tuned, predictions, labels, calibration, params.confidence, seed if ships_head else None
         )
@@ -109,6 +116,7 @@ def classifier_results(
             cross_validation=cross_validated.section,
             slices=slice_section,
             answers=answers_section(answers) if answers else None,
+            calibration=calibration.sentence,
         ),
         lead=cross_validated.line,
         out_of_fold=cross_validated.rows,

@@ -5,28 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.base.arrays import Bools, Floats, Ints
-from headstart.cross_validation.figures import CrossValidation
+from headstart.base.arrays import Bools, Floats
+from headstart.evaluation.classifier.calibration import CalibrationAnswers
 from headstart.evaluation.classifier.model_features import ModelFeatures
-from headstart.metrics.bootstrap import Estimate
 from headstart.metrics.calibration import ClassifierPredictions, SplitLogits
 from headstart.metrics.conformal import fit_prediction_sets
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import mean_interval, real_mean_interval
 from headstart.metrics.rejection import Rejection, Sample, leave_labels_out, rejection, threshold_that_keeps
 from headstart.metrics.strangeness import cross_fitted_strangeness, fit_feature_bank
 from headstart.models.answer_rules import AnswerRules
 
 NO_PICTURES = "no test pictures"
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Probabilities of pictures that the model did not learn from, and `what` they are, in words."""
-
-    probabilities: Floats
-    labels: Ints
-    units: Ints
-    what: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ def fit_answers(
     logits: SplitLogits,
     predictions: ClassifierPredictions,
     labels: Sequence[str],
-    calibration: Calibration,
+    calibration: CalibrationAnswers,
     confidence: float,
     frozen_seed: int | None = None,
 ) -> Answers:
@@ -123,14 +113,17 @@ def fit_answers(
         Sample(features.test, predictions.labels, predictions.units),
         widths,
     )
+
+    def reject(foreign: Floats) -> Rejection:
+        alone = np.arange(len(foreign)) + predictions.units.max() + 1  # each generated picture is a unit of its own
+        return rejection(test, predictions.units, foreign, alone, threshold)
+
     unknown = UnknownFigures(
         bank=len(bank.rows),
         threshold_from=len(scores),
         kept=mean_interval(np.asarray(test <= threshold, dtype=np.float64), predictions.units),
-        generated={
-            kind: rejection(test, scores, np.arange(len(scores)), threshold) for kind, scores in generated.items()
-        },
-        all_generated=rejection(test, together, np.arange(len(together)), threshold),
+        generated={kind: reject(strange) for kind, strange in generated.items()},
+        all_generated=reject(together),
         left_out={labels[number]: figures for number, figures in left_out.items()},
         note=note,
     )
@@ -161,34 +154,3 @@ def measure_sets(
         real_mean_interval(size.astype(np.float64), predictions.units),
         shares,
     )
-
-
-def choose_calibration(
-    logits: SplitLogits,
-    val_units: Ints,
-    temperature: float,
-    cross_validation: CrossValidation | None,
-    test_pictures: Sequence[str],
-    ships_head: bool,
-) -> Calibration:
-    """Out-of-fold answers of the kind of model that is exported, where there are any, else those on val.
-
-    Args:
-        logits: of the exported model.
-        val_units: of the validation pictures.
-        temperature: of the exported model.
-        cross_validation: None where there was none.
-        test_pictures: their sha256; they take no part, so that coverage can be measured on them.
-        ships_head: fine-tuning changed nothing: the head alone is exported.
-    """
-    from scipy.special import softmax
-
-    model = "head" if ships_head else "fine_tuned"
-    if cross_validation is not None and model in cross_validation.predictions:
-        examined, own = cross_validation.examined, cross_validation.predictions[model]
-        test = set(test_pictures)
-        chosen = np.array([image.sha256 not in test for image in examined.images])
-        what = "of cross-validation, each answered by a model that did not see it (test pictures apart)"
-        return Calibration(own.calibrated[chosen], examined.targets[chosen], examined.units[chosen], what)
-    probabilities = softmax(np.asarray(logits.val, dtype=np.float64) / temperature, axis=1)
-    return Calibration(probabilities, logits.val_labels, val_units, "of the validation set")

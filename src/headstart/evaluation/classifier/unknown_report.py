@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headstart.evaluation.classifier.unknown import Answers, SetFigures, UnknownFigures
-from headstart.evaluation.metrics_json import METRIC_DIGITS, estimate_json
 from headstart.evaluation.report_tables import (
     Table,
     counted,
     format_decimal,
     format_estimate,
     format_percent,
+    format_with_interval,
 )
 from headstart.metrics import conformal, strangeness
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import METRIC_DIGITS, Estimate, estimate_json
 from headstart.metrics.rejection import Rejection
 
 
@@ -54,12 +54,16 @@ def answers_json(answers: Answers | None) -> dict[str, object]:
     }
 
 
+_INTERVAL = "95 % interval"
 _SHARE_NAMES = {1: "one_label", 2: "two_labels"}
 
 
 def _rejection_json(figures: Rejection) -> Mapping[str, float | str]:
-    auroc = round(figures.auroc, METRIC_DIGITS)
-    return {**estimate_json("fpr95", figures.fpr95), "auroc": auroc, "pictures": figures.pictures}
+    return {
+        **estimate_json("fpr95", figures.fpr95),
+        **estimate_json("auroc", figures.auroc),
+        "pictures": figures.pictures,
+    }
 
 
 def answers_section(answers: Answers) -> AnswersSection:
@@ -68,27 +72,26 @@ def answers_section(answers: Answers) -> AnswersSection:
     left_out = {f"label “{label}”, left out": figures for label, figures in unknown.left_out.items()}
     rows = {**unknown.generated, **left_out}
     foreign = tuple(
-        (name, *_with_interval(figures.fpr95), format_decimal(figures.auroc), figures.pictures)
+        (
+            name,
+            *format_estimate(figures.fpr95, format_percent),
+            *format_estimate(figures.auroc, format_decimal),
+            figures.pictures,
+        )
         for name, figures in rows.items()
     )
-    coverage = tuple((label, *_with_interval(figure)) for label, figure in sets.by_label.items())
+    coverage = tuple((label, *format_estimate(figure, format_percent)) for label, figure in sets.by_label.items())
     return AnswersSection(
         _unknown_sentences(unknown),
-        Table("Foreign pictures", ("kind", "taken for a label", "95 % interval", "AUROC", "pictures"), foreign),
+        Table("Foreign pictures", ("kind", "taken for a label", _INTERVAL, "AUROC", _INTERVAL, "pictures"), foreign),
         _set_sentences(sets),
-        Table("Coverage of the prediction sets by label", ("label", "coverage", "95 % interval"), coverage),
+        Table("Coverage of the prediction sets by label", ("label", "coverage", _INTERVAL), coverage),
     )
 
 
-def _with_interval(figure: Estimate) -> tuple[str, str]:
-    value, interval = format_estimate(figure, format_percent)
-    return value, "; ".join(filter(None, (interval, figure.note)))
-
-
-def _in_words(figure: Estimate) -> str:
+def _in_words(share: Estimate) -> str:
     """`94.1 % (90.0 % to 96.7 %)`."""
-    value, interval = _with_interval(figure)
-    return f"{value} ({interval})"
+    return format_with_interval(share, format_percent)
 
 
 def _unknown_sentences(unknown: UnknownFigures) -> tuple[str, ...]:

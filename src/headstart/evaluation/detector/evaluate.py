@@ -16,8 +16,9 @@ from headstart.evaluation.detector.suppression import (
 )
 from headstart.evaluation.history import TRAINING_STAGES, read_histories
 from headstart.evaluation.report_facts import collect_report_facts
+from headstart.evaluation.slices import check_slices
 from headstart.evaluation.writer import Results
-from headstart.metrics.bootstrap import Estimate
+from headstart.metrics.estimate import Estimate
 from headstart.params.root import Params
 
 
@@ -33,8 +34,9 @@ def evaluate_detector(splits: Mapping[Split, Manifest], params: Params, root: Pa
         what is written, and test AP50 and AP with their intervals in one line.
 
     Raises:
-        UserError: a file of an earlier stage is missing or unreadable.
+        UserError: a file of an earlier stage is missing or unreadable, or `evaluate.slices` names no property.
     """
+    check_slices(params.evaluate.slices, [image for manifest in splits.values() for image in manifest.images])
     head_only_model, fine_tuned_model = (StageDetector(stage, params, root) for stage in TRAINING_STAGES)
     head_only, fine_tuned, suppression = detect_with_both(head_only_model, fine_tuned_model, splits, params)
     evaluation, results = detector_results(

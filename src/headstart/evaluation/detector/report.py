@@ -23,8 +23,9 @@ from headstart.evaluation.report_tables import (
     interval_sentence,
     metric_rows,
 )
-from headstart.metrics.bootstrap import Estimate
+from headstart.evaluation.slices import SliceSection
 from headstart.metrics.detection import DetectorEvaluation, DetectorMetrics
+from headstart.metrics.estimate import Estimate
 
 METRIC_SPECS = (
     MetricSpec("AP50", "AP50", "average precision at IoU 0.5: a rough fit is enough", format_decimal),
@@ -69,10 +70,11 @@ def render_detector_report(
     facts: ReportFacts,
     outcomes: Mapping[str, Mapping[str, int]],
     suppression: Suppression,
+    slices: SliceSection | None = None,
 ) -> str:
     """The page as HTML; `confusion` has the background as its last row and column, all else as in `render_page`.
 
-    `outcomes` and `suppression` are as in `detector_metrics_json`.
+    `outcomes` and `suppression` are as in `detector_metrics_json`; `slices` is left out where it is None.
     """
     fine_tuned = evaluation.fine_tuned
     by_kind = {
@@ -94,6 +96,7 @@ def render_detector_report(
         threshold=threshold_sentence(fine_tuned),
         suppression=suppression.sentence(),
         second_boxes=outcomes["test"]["second_box"],
+        slices=slices,
         galleries={heading: of_kind for heading, of_kind in by_kind.items() if of_kind},
     )
 

@@ -13,11 +13,15 @@ from headstart.evaluation.detector.plots import detector_plot_csvs, detector_plo
 from headstart.evaluation.detector.report import render_detector_report
 from headstart.evaluation.detector.suppression import Suppression
 from headstart.evaluation.history import History
-from headstart.evaluation.metrics_json import estimates_json, metrics_json
+from headstart.evaluation.metrics_json import metrics_json
 from headstart.evaluation.report_facts import ReportFacts
+from headstart.evaluation.report_tables import counted
+from headstart.evaluation.slices import AP50, divide, present_slices
 from headstart.evaluation.writer import Results
 from headstart.metrics.coco_matching import match_detections
 from headstart.metrics.detection import DetectorEvaluation, DetectorMetrics, evaluate_detectors
+from headstart.metrics.detection_slices import ap50_slice_figures
+from headstart.metrics.estimate import estimates_json
 from headstart.metrics.threshold import choose_threshold, sweep_thresholds
 from headstart.params.root import EvaluateParams
 
@@ -85,9 +89,15 @@ def detector_results(
         threshold=threshold,
         histories=histories,
     )
+    slicings = divide(test.images, params.slices, splits.root)
+    slices, slice_section = present_slices(
+        ap50_slice_figures(slicings, matches, resamples=params.bootstrap, seed=seed),
+        f"the {counted(len(test.images), 'test picture')}, with the boxes of the exported model",
+        AP50,
+    )
     cases = find_cases(splits.root, test, fine_tuned.test, outcomes, threshold.value, params.gallery)
     results = Results(
-        metrics=detector_metrics_json(evaluation, counts, suppression, facts.vain_lr),
+        metrics={**detector_metrics_json(evaluation, counts, suppression, facts.vain_lr), **slices},
         predictions=coco_results_json(fine_tuned.test),
         plots=plots,
         plot_csvs=detector_plot_csvs(matches, names, pairs),
@@ -101,6 +111,7 @@ def detector_results(
             facts=facts,
             outcomes=counts,
             suppression=suppression,
+            slices=slice_section,
         ),
     )
     return evaluation, results

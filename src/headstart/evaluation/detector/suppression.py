@@ -10,9 +10,9 @@ from typing import Literal
 
 from headstart.base.detections import Detection
 from headstart.base.manifest import Manifest
-from headstart.evaluation.metrics_json import rounded
 from headstart.evaluation.report_tables import format_percent
 from headstart.metrics.coco_matching import match_detections
+from headstart.metrics.estimate import rounded
 from headstart.metrics.label_overlap import overlapping_share
 from headstart.metrics.threshold import choose_threshold
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image as Pillow
 
+from headstart.base.arrays import Floats
 from headstart.base.errors import UserError
 from headstart.base.parallel import parallel_map
 from headstart.fetch.sources import table
@@ -22,13 +23,8 @@ from headstart.fetch.sources.records import (
     unique_label,
 )
 from headstart.images.decode import PictureError, configured_pil, validate_picture
-from headstart.images.near_duplicates import (
-    PerceptualHash,
-    find_near_duplicates,
-    group_linked,
-    link_equal,
-    perceptual_hash,
-)
+from headstart.images.links import group_linked, link_equal
+from headstart.images.oriented_hash import find_pairs, hash_coefficients
 from headstart.params.fetch import MosaicParams
 
 
@@ -61,7 +57,7 @@ def list_images(params: MosaicParams, root: Path, *, group_by: str | None = None
             raise UserError(f"mosaic.boxes: {label!r}: no such label in {params.table}, only {', '.join(known)}")
     with configured_pil():
         hashes = parallel_map(_hash_crop, crops, "fetch: crops")
-    readable: list[tuple[Crop, PerceptualHash]] = []
+    readable: list[tuple[Crop, Floats]] = []
     for crop, result in zip(crops, hashes, strict=True):
         if isinstance(result, PictureError):
             yield Rejection(crop.source_image.source, crop.source_image.location, result.kind, str(result))
@@ -85,23 +81,23 @@ def _to_crop(item: SourceImage, params: MosaicParams) -> Crop:
     return Crop(item, item.content, item.label in params.boxes)
 
 
-def _hash_crop(crop: Crop) -> PerceptualHash | PictureError:
+def _hash_crop(crop: Crop) -> Floats | PictureError:
     try:
         with Pillow.open(BytesIO(validate_picture(crop.content.path.read_bytes()).data)) as picture:
-            return perceptual_hash(picture)
+            return hash_coefficients(picture)
     except PictureError as error:
         return error
     except OSError as error:
         return PictureError("missing", f"cannot be read: {error.strerror or error}")
 
 
-def group_crops(crops: Sequence[tuple[Crop, PerceptualHash]], params: MosaicParams) -> list[list[Crop]]:
+def group_crops(crops: Sequence[tuple[Crop, Floats]], params: MosaicParams) -> list[list[Crop]]:
     """The crops in `groups` lists; near-duplicates, and crops of one `group` of the table, are in the same list.
 
     Raises:
         UserError: a list has too few crops for the largest scene.
     """
-    links = find_near_duplicates([crop_hash for _, crop_hash in crops], params.near_duplicate_bits)
+    links = find_pairs([coefficients for _, coefficients in crops], params.near_duplicate_bits)
     links += link_equal([crop.source_image.group for crop, _ in crops])
     units: dict[bool, list[list[Crop]]] = defaultdict(list)  # of crops that stay together, by most of them being boxed
     for numbers in group_linked(len(crops), links):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from headstart.evaluation.classifier.foreign_pictures import foreign_pictures
+from headstart.images.foreign_pictures import foreign_pictures
 
 
 def test_every_kind_is_drawn_and_repeatable() -> None:

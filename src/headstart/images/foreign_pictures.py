@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from headstart.base.arrays import Floats
-from headstart.engine.input_spec import Pixels
 
+PER_KIND = 32  # pictures of each kind, of which figures are given
+
+Pixels = npt.NDArray[np.uint8]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789"
 
 
