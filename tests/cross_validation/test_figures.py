@@ -66,5 +66,16 @@ def test_all_intervals_of_the_measured_model_are_widened() -> None:
     assert found["accuracy"] != plain["accuracy"]
 
 
+def test_intervals_of_a_label_are_widened_as_of_its_own_pictures() -> None:
+    own = predictions()
+    found, plain = measure(own, LABELS, 0).per_class, compute_metrics(own, LABELS, 0).per_class
+    for name in LABELS:
+        support = plain[name].support
+        assert found[name].support == support == np.count_nonzero(own.labels == LABELS.index(name))
+        for figure in ("precision", "recall", "f1"):
+            assert getattr(found[name], figure) == widen(getattr(plain[name], figure), support)
+            assert getattr(found[name], figure) != getattr(plain[name], figure)
+
+
 def test_one_and_the_same_model_has_no_difference() -> None:
     assert compare(predictions(), predictions()).difference is SAME_MODEL

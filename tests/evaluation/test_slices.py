@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from conftest import Project
 from headstart.base.detections import SplitDetections
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image, read_manifest, write_manifest
+from headstart.cross_validation.figures import widen
 from headstart.evaluation.slices import (
     AP50,
     MOST_SHOWN,
@@ -94,11 +96,44 @@ def test_groups_are_shown_without_being_asked_for_and_the_worst_come_first() -> 
     assert table.caption == "Accuracy by group; the intervals are for more pictures of the same group"
     assert section.worse == [
         "On the 8 pictures of group “module 2” the accuracy is 0.0\N{NO-BREAK SPACE}%, on the rest "
-        "100.0\N{NO-BREAK SPACE}%: worse by more than chance, also after looking at 5 slices."
+        "100.0\N{NO-BREAK SPACE}%: too much for chance, counting that 5 slices were looked at."
     ]
     assert "for all 5 slices at once" in section.intro
+    assert "A slice of fewer" not in section.intro, "there is none"
     alone = [image.model_copy(update={"group": "all"}) for image in images]
     assert divide(alone, [], Path()) == []
+
+
+def test_confidence_is_of_the_label_and_its_uncertain_pictures_may_have_wrong_ones() -> None:
+    images = [image.model_copy(update={"confidence": 0.5 if image.id < 10 else 1}) for image in make_images()]
+    metrics, section = results_of(images, {*range(10)}, "confidence")
+    (table,) = section.tables
+    assert list(metrics["slices"]) == ["confidence"]  # type: ignore[call-overload]
+    assert (table.caption, table.header[0]) == ("Accuracy by label’s confidence", "label’s confidence")
+    assert section.worse == [
+        "On the 10 pictures of label’s confidence “0.5” the accuracy is 0.0\N{NO-BREAK SPACE}%, on the rest "
+        "100.0\N{NO-BREAK SPACE}%: too much for chance, counting that 2 slices were looked at. Their labels are "
+        "uncertain themselves, so part of it may be wrong labels."
+    ]
+
+
+def test_small_slices_are_mentioned_where_there_are_some() -> None:
+    images = [
+        image.model_copy(update={"columns": {"cell": "rare" if image.id < 3 else "usual"}}) for image in make_images()
+    ]
+    _, section = results_of(images, set(), "cell")
+    assert section.intro.endswith("bad by chance. A slice of fewer than 5 pictures has no row of its own.")
+
+
+def test_answers_of_several_models_have_wider_intervals() -> None:
+    images, correct = make_images(), np.array([0.0, 1.0, 1.0, 1.0] * 10)
+    plain = ExaminedPictures(images, correct, np.arange(40), "them")
+    found, widened = (slice_results(one, ["source"], Path())[0] for one in (plain, replace(plain, adjust=widen)))
+    for name, pictures in (("folder:b", 10), ("table:a.csv", 30)):
+        own, other = (one["slices"]["source"][name] for one in (found, widened))  # type: ignore[index]
+        expected = widen(Estimate(own["accuracy"], own["accuracy_low"], own["accuracy_high"]), pictures)
+        assert (other["accuracy_low"], other["accuracy_high"]) == pytest.approx((expected.low, expected.high), abs=2e-6)
+        assert other["accuracy_low"] < own["accuracy_low"]
 
 
 def test_no_sentence_where_chance_explains_it() -> None:
@@ -151,8 +186,8 @@ def test_a_detectors_figure_is_ap50_of_the_labels_in_the_slice() -> None:
     assert section is not None
     assert section.heading == "AP50 by slice"
     assert section.worse == [
-        "On the 9 pictures of source “phone” the AP50 is 0.250, on the rest 0.800: worse by more than chance, also "
-        "after looking at 2 slices."
+        "On the 9 pictures of source “phone” the AP50 is 0.250, on the rest 0.800: too much for chance, counting that "
+        "2 slices were looked at."
     ]
     (table,) = section.tables
     assert table.header[2] == "AP50"

@@ -61,6 +61,9 @@ def test_the_cards_first_figure_is_the_cross_validated_one_where_there_is_one(
     metrics["test"]["per_class"]["red"] = red | {"precision_absent": "never predicted"}
     cv = {"accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.875, "pictures": 24, "folds": 5, "model": "head"}
     path.write_text(json.dumps(metrics | {"cv": cv}))
+    split = root / "stages/split/metrics.json"
+    leaks = [{"what": "file order", "sentence": "may leak: the order."}, {"what": "group", "sentence": ""}]
+    split.write_text(json.dumps(tiny.read_json(split) | {"leaks": leaks}))
     monkeypatch.setattr("headstart.export.onnx_classifier.write_onnx", lambda *_, **__: None)
     export(tiny.make_params(), root)
     card = read_card(root)
@@ -68,7 +71,17 @@ def test_the_cards_first_figure_is_the_cross_validated_one_where_there_is_one(
         card.index(text) for text in ("| cross-validated accuracy | 0.750 (0.500 to 0.875), 24 ", "| test acc")
     )
     assert first < second
-    assert "each predicted once by a model of 5 (the head alone) that did not see it" in card
+    assert (
+        "each predicted once by the one of 5 models (the head alone) that did not see it: mean of these 5 models, "
+        "which are not this one |\n"
+    ) in card
+    assert (
+        "Brackets hold 95 % intervals: in the row of cross-validation what its 5 models would show on average on other "
+        "pictures\nof the same kind, in all others what this one model would show on other test pictures of the same "
+        "kind"
+    ) in card
+    start = "**Note.** may leak: the order.\n\n| | |\n|---|---|\n| network | "
+    assert start in card
     assert "drawn in units (groups and near-duplicates), of which there are 3.\n" in card
     assert "| red | none (never predicted) | " in card
 

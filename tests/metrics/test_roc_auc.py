@@ -69,6 +69,19 @@ def test_60_pictures_15_percent_positive_true_area_098_are_covered() -> None:
     assert 0.94 < inside / 2000 < 0.99
 
 
+def test_an_area_just_below_1_leaves_hardly_more_doubt_than_1() -> None:
+    """The logit interval of such an area begins at 0.07."""
+    labels = np.repeat([0, 1], [300, 40])
+    scores = np.linspace(0, 1, 340)
+    of_one = roc_auc_interval(two_labels(scores), labels, np.arange(340))
+    scores[299], scores[300] = scores[300], scores[299]
+    of_almost_one = roc_auc_interval(two_labels(scores), labels, np.arange(340))
+    assert of_almost_one.value is not None
+    assert 0.9999 < of_almost_one.value < 1
+    assert of_one.low is not None
+    assert of_almost_one.low == pytest.approx(of_one.low, abs=0.03)
+
+
 def test_pictures_that_repeat_ten_times_count_once() -> None:
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 2, 120)

@@ -74,11 +74,11 @@ def test_a_detectors(tmp_path: Path, edits: dict[str, Any], line: str) -> None:
         ),
         (
             ALL_FROZEN,
-            "fine_tune.layer_decay: 0.9: with freeze_depth: -1 no block of the backbone trains; give 1, or another",
+            "fine_tune.layer_decay: 0.85: with freeze_depth: -1 no block of the backbone trains; give 1, or another",
         ),
         (
             ALL_FROZEN | {"fine_tune.unfreeze": [{"epoch": 0, "depth": -1}]},
-            "fine_tune.layer_decay: 0.9: with freeze_depth: -1 no block of the backbone trains; give 1, or another",
+            "fine_tune.layer_decay: 0.85: with freeze_depth: -1 no block of the backbone trains; give 1, or another",
         ),
         (
             {"augment.copies": 0},
@@ -101,7 +101,7 @@ def test_a_classifiers(tmp_path: Path, edits: dict[str, Any], line: str) -> None
         (RECIPE, {"model.pyramid": 256, "augment.mosaic": 0}),
         (RECIPE, ALL_FROZEN | {"fine_tune.layer_decay": 1}),
         (RECIPE, {"evaluate.folds": 20, "evaluate.folds_fine_tune": True}),
-        (RECIPE, {"fine_tune.unfreeze": [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 13}]}),
+        (RECIPE, {"fine_tune.unfreeze": [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 11}]}),
         (RECIPE, {"augment.copies": 0, "fine_tune.cache_frozen": False}),
         # Augmentation that is off on purpose: no option is ignored.
         (RECIPE, {"augment.copies": 0} | {f"augment.{name}": 0 for name in AMOUNTS}),

@@ -10,7 +10,7 @@ from headstart.params.reader import load_params
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E4", 2e4), ("1.5e-2", 0.015), ("3e+1", 30.0), ("1", 1)])
 def test_numbers_are_numbers_as_in_dvc(tmp_path: Path, text: str, value: float) -> None:
-    assert load_params(write_params(tmp_path, RECIPE.replace("lr: 1e-3", f"lr: {text}"))).fine_tune.lr == value
+    assert load_params(write_params(tmp_path, RECIPE.replace("lr: 8e-4", f"lr: {text}"))).fine_tune.lr == value
 
 
 def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_no_yaml(tmp_path: Path, text: str, line: str) -> None:
         ("seed: 0", "seed: 12:30", "line 6, column 7: 12:30: would be read as 750; write that, or quote it"),
         ("solar-cells", "2024-02-20", "tracking.experiment: 2024-02-20: text belongs here; put it in quotes"),
         ("seed: 0", "seed: yes", "seed: True: a number belongs here"),
-        ("  lr: 1e-3", "  lr: .inf", "fine_tune.lr: inf: input should be a finite number"),
+        ("  lr: 8e-4", "  lr: .inf", "fine_tune.lr: inf: input should be a finite number"),
         ("train_head:", "train_heads:", "train_heads: unknown key; did you mean 'train_head'?"),
     ],
 )
@@ -158,7 +158,7 @@ def test_values_and_keys_that_yaml_allows_and_nobody_means(tmp_path: Path, old: 
 
 
 def test_a_duplicate_key(tmp_path: Path) -> None:
-    text = RECIPE.replace("  lr: 1e-3\n", "  lr: 1e-3\n  lr: 1e-4\n", 1)
+    text = RECIPE.replace("  lr: 8e-4\n", "  lr: 8e-4\n  lr: 1e-4\n", 1)
     number = 1 + text.splitlines().index("  lr: 1e-4")
     line = f"not valid YAML at line {number}, column 3: duplicate key 'lr'"
     assert error_line(write_params(tmp_path, text)) == line

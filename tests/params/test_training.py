@@ -20,22 +20,22 @@ from headstart.params.training import TrainHeadParams
         ),
         (
             "fine_tune.unfreeze",
-            [{"epoch": 1, "depth": 13}],
+            [{"epoch": 1, "depth": 11}],
             "fine_tune: unfreeze: the first epoch must be 0",
         ),
         (
             "fine_tune.unfreeze",
-            [{"epoch": 0, "depth": 13}, {"epoch": 2, "depth": 14}],
+            [{"epoch": 0, "depth": 11}, {"epoch": 2, "depth": 12}],
             "fine_tune: unfreeze: each depth must be less than the one before",
         ),
         (
             "fine_tune.unfreeze",
             [{"epoch": 0, "depth": -1}, {"epoch": 2, "depth": 6}],
-            "fine_tune: unfreeze: the last depth must be freeze_depth: give 13 there, or freeze_depth: 6",
+            "fine_tune: unfreeze: the last depth must be freeze_depth: give 11 there, or freeze_depth: 6",
         ),
         (
             "fine_tune.unfreeze",
-            [{"epoch": 0, "depth": -1}, {"epoch": 6, "depth": 13}],
+            [{"epoch": 0, "depth": -1}, {"epoch": 6, "depth": 11}],
             "fine_tune: unfreeze: epoch 6 never comes: there are 6 epochs",
         ),
     ],

@@ -19,6 +19,7 @@ from headstart.metrics.calibration_error import log_loss_interval
 from headstart.metrics.classification import ClassifierMetrics, compute_metrics
 from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import SAME_MODEL, difference_interval, mean_interval
+from headstart.metrics.label_shares import ClassMetrics
 
 INSTABILITY, SHARED_LEARNING = 0.1, 10  # of the variance: a share, and in pictures; see `widen`
 
@@ -92,10 +93,22 @@ def widen(estimate: Estimate, pictures: int) -> Estimate:
 
 
 def measure(predictions: ClassifierPredictions, labels: Sequence[str], seed: int) -> ClassifierMetrics:
-    """All metrics of one model's answers out of fold, each interval widened; arguments as in `compute_metrics`."""
+    """All metrics of one model's answers out of fold, every interval widened; arguments as in `compute_metrics`."""
     metrics = compute_metrics(predictions, labels, seed)
     widened: dict[str, Any] = {name: widen(one, metrics.pictures) for name, one in metrics.estimates().items()}
-    return replace(metrics, **widened)
+    per_class = {name: _widen_class(of_label) for name, of_label in metrics.per_class.items()}
+    return replace(metrics, per_class=per_class, **widened)
+
+
+def _widen_class(of_label: ClassMetrics) -> ClassMetrics:
+    """A label's metrics are of its own pictures, which are fewer than all."""
+    pictures = max(of_label.support, 1)
+    return replace(
+        of_label,
+        precision=widen(of_label.precision, pictures),
+        recall=widen(of_label.recall, pictures),
+        f1=widen(of_label.f1, pictures),
+    )
 
 
 def compare(other: ClassifierPredictions, measured: ClassifierPredictions) -> Alternative:

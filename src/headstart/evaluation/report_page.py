@@ -19,6 +19,7 @@ from headstart.evaluation.report_tables import (
     format_cell,
     format_decimal,
     format_percent,
+    format_points,
     picture_counts_table,
     top_confusions_table,
 )
@@ -75,7 +76,7 @@ def render_page(
         listings=[
             picture_counts_table("Pictures by source", "source", facts.sources),
             picture_counts_table("Pictures by licence", "licence", facts.licenses),
-            picture_counts_table("Duplicates", "kind", facts.duplicates),
+            picture_counts_table("Duplicates", "kind", facts.duplicates, "number"),
         ],
         summary=summary,
         metric_rows=metrics,
@@ -103,16 +104,13 @@ def improvement_sentence(difference: Estimate, metric: str) -> str:
     assert difference.value is not None
     assert difference.low is not None
     assert difference.high is not None
-    value, low, high = (
-        f"{100 * x:+.1f}".replace("-", "\N{MINUS SIGN}") for x in (difference.value, difference.low, difference.high)
-    )
     if difference.low > 0:
         judgement = "fine-tuning helped."
     elif difference.high < 0:
         judgement = "fine-tuning did harm; use the head-only model, or fine-tune more gently."
     else:
-        judgement = "the interval contains 0, so this test set cannot show whether fine-tuning helped."
+        judgement = "the interval contains 0: too few pictures to tell."
     return (
-        f"Compared with the head-only model on the same pictures, fine-tuning changed {metric} by {value} points "
-        f"({low} to {high}): {judgement}"
+        f"Compared with the head-only model on the same pictures, fine-tuning changed {metric} by "
+        f"{format_points(difference)}: {judgement}"
     )

@@ -12,6 +12,7 @@ from headstart.metrics.intervals import FEW_UNITS
 
 Cell = str | int | float
 
+EXPORTED_BY_LABEL = "Metrics of the exported model by label"
 ABSENT = "–"  # in a cell without a value
 _MAX_CONFUSIONS = 10  # pairs of labels listed
 
@@ -55,6 +56,24 @@ def format_percent(value: float) -> str:
 def format_decimal(value: float) -> str:
     """A metric that is not a share: three decimals."""
     return f"{value:.3f}"
+
+
+def format_area(value: float) -> str:
+    """An area under a curve, at most 1: three decimals; `> 0.999` where they would read 1.000 and it is less."""
+    text = format_decimal(value)
+    return "> 0.999" if text == "1.000" and value < 1 else text
+
+
+def format_points(difference: Estimate, unit: str = " points") -> str:
+    """A difference of two shares and its interval in points, `+1.9 points (+0.9 to +2.9)`; it has an interval."""
+    value, low, high = (_signed(end) for end in (difference.value, difference.low, difference.high))
+    return f"{value}{unit} ({low} to {high})"
+
+
+def _signed(share: float | None) -> str:
+    assert share is not None
+    points = round(100 * share, 1) + 0.0  # no negative zero
+    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def format_cell(value: Cell) -> str:
@@ -131,9 +150,13 @@ def metric_rows(
     ]
 
 
-def class_table(header: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
-    """The metrics by label of the model that fine-tuning left, which is exported."""
-    return Table("Metrics of the exported model by label", ("label", *header), tuple(rows))
+def class_table(
+    header: tuple[str, ...],
+    rows: Sequence[tuple[Cell, ...]],
+    caption: str = EXPORTED_BY_LABEL,
+) -> Table:
+    """The metrics by label; without a caption they are of the model that fine-tuning left, which is exported."""
+    return Table(caption, ("label", *header), tuple(rows))
 
 
 def top_confusions_table(confusion: Ints, labels: Sequence[str], unit: str) -> Table:
@@ -149,7 +172,7 @@ def top_confusions_table(confusion: Ints, labels: Sequence[str], unit: str) -> T
     np.fill_diagonal(counts, 0)
     largest = [divmod(int(i), len(labels)) for i in np.argsort(-counts, axis=None, kind="stable")[:_MAX_CONFUSIONS]]
     return Table(
-        "Most frequent mistakes",
+        "Most frequent mistakes, counts of this test set",
         ("actual", "predicted", unit, "share of the actual label"),
         tuple(
             (labels[a], labels[b], int(counts[a, b]), format_percent(counts[a, b] / actual_total[a]))
@@ -167,6 +190,6 @@ def counts_table(counts: Mapping[Split, Mapping[str, int]], unit: str = "Picture
     return Table(f"{unit} by label and split", ("label", *counts), tuple(rows))
 
 
-def picture_counts_table(caption: str, kind: str, counts: Mapping[str, int]) -> Table:
-    """Pictures by source, licence or kind of duplicate."""
-    return Table(caption, (kind, "pictures"), tuple(counts.items()))
+def picture_counts_table(caption: str, kind: str, counts: Mapping[str, int], counted_as: str = "pictures") -> Table:
+    """Pictures by source or licence, or duplicates by kind."""
+    return Table(caption, (kind, counted_as), tuple(counts.items()))

@@ -18,6 +18,8 @@ from headstart.metrics import detection_slices
 from headstart.metrics.estimate import estimate_json
 from headstart.metrics.slices import (
     LEAST_PICTURES,
+    OTHERS,
+    Adjust,
     SliceFigure,
     Slicing,
     slice_by_number,
@@ -25,7 +27,8 @@ from headstart.metrics.slices import (
     slice_figures,
 )
 
-OF_EVERY_PICTURE = ("source", "group", "size", "brightness", "confidence")
+CONFIDENCE = "confidence"  # of whoever gave the picture its label
+OF_EVERY_PICTURE = ("source", "group", "size", "brightness", CONFIDENCE)
 MOST_SHOWN = 20  # slices of one property in the report and in metrics.json
 
 
@@ -38,12 +41,14 @@ class ExaminedPictures:
         correct: 1.0 where the prediction is the label, else 0.0, (n,).
         units: the number of each picture's unit, (n,).
         what: which pictures and which model, as in `the 44 test pictures, predicted by the exported model`.
+        adjust: widens the intervals where several models predicted them; None: one did.
     """
 
     images: Sequence[Image]
     correct: Floats
     units: Ints
     what: str
+    adjust: Adjust | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _divide_by(key: str, images: Sequence[Image], root: Path) -> Slicing:
 
 def _text(key: str, image: Image) -> str | None:
     """What a picture has as its source, its confidence or in a column of its table."""
-    if key == "confidence":
+    if key == CONFIDENCE:
         return None if image.confidence is None else f"{image.confidence:g}"
     return image.source if key == "source" else (image.columns or {}).get(key) or None
 
@@ -157,7 +162,9 @@ def slice_results(
         keys: of `evaluate.slices`, checked.
         root: the repository root.
     """
-    figures = slice_figures(divide(examined.images, keys, root), examined.correct, examined.units)
+    slicings = divide(examined.images, keys, root)
+    adjust = {} if examined.adjust is None else {"adjust": examined.adjust}
+    figures = slice_figures(slicings, examined.correct, examined.units, **adjust)
     return present_slices(figures, examined.what, ACCURACY)
 
 
@@ -174,22 +181,37 @@ def present_slices(
     section = SliceSection(
         heading=f"{_capital(metric.name)} by slice",
         intro=f"Of {what}. The worst slice comes first. The intervals are wider than elsewhere: they hold for "
-        f"all {counted(len(figures), 'slice')} at once, since among many one is bad by chance. A slice of fewer than "
-        f"{LEAST_PICTURES} pictures has no row of its own.{metric.remark}",
+        f"all {counted(len(figures), 'slice')} at once, since among many one is bad by chance."
+        f"{_small_slices(figures)}{metric.remark}",
         worse=[worse_sentence(figure, len(figures), metric) for figure in figures if figure.is_worse],
         tables=[_table(key, own, metric) for key, own in by_key.items()],
     )
     return {"slices": metrics}, section
 
 
+def _small_slices(figures: Sequence[SliceFigure]) -> str:
+    """That small ones are together, where there are any."""
+    if not any(figure.name.startswith(f"{OTHERS} (") for figure in figures):
+        return ""
+    return f" A slice of fewer than {LEAST_PICTURES} pictures has no row of its own."
+
+
+def _name(key: str) -> str:
+    """What a property is called: `confidence` is not the model's."""
+    return "label’s confidence" if key == CONFIDENCE else key
+
+
 def worse_sentence(figure: SliceFigure, looks: int, metric: SliceMetric) -> str:
     """That a slice is worse than the rest, which the number of slices looked at does not explain."""
     assert figure.own.value is not None
     assert figure.rest.value is not None
+    uncertain = (
+        " Their labels are uncertain themselves, so part of it may be wrong labels." if figure.key == CONFIDENCE else ""
+    )
     return (
-        f"On the {counted(figure.pictures, 'picture')} of {figure.key} “{figure.name}” the {metric.name} is "
-        f"{metric.format(figure.own.value)}, on the rest {metric.format(figure.rest.value)}: worse by more than "
-        f"chance, also after looking at {counted(looks, 'slice')}."
+        f"On the {counted(figure.pictures, 'picture')} of {_name(figure.key)} “{figure.name}” the {metric.name} is "
+        f"{metric.format(figure.own.value)}, on the rest {metric.format(figure.rest.value)}: too much for chance, "
+        f"counting that {counted(looks, 'slice')} were looked at.{uncertain}"
     )
 
 
@@ -210,5 +232,5 @@ def _table(key: str, figures: Sequence[SliceFigure], metric: SliceMetric) -> Tab
         value, interval = format_estimate(figure.own, metric.format)
         rest, _ = format_estimate(figure.rest, metric.format)
         rows.append((figure.name, figure.pictures, value, interval, rest, "yes" if figure.is_worse else ""))
-    header = (key, "pictures", metric.name, "95\N{NO-BREAK SPACE}% interval", "the rest", "worse than the rest")
-    return Table(f"{_capital(metric.name)} by {key}{more}{about}", header, tuple(rows))
+    header = (_name(key), "pictures", metric.name, "95\N{NO-BREAK SPACE}% interval", "the rest", "worse than the rest")
+    return Table(f"{_capital(metric.name)} by {_name(key)}{more}{about}", header, tuple(rows))

@@ -12,6 +12,7 @@ __all__ = [
     "estimate",
     "intervals",
     "label_overlap",
+    "label_shares",
     "paired_test",
     "rejection",
     "slices",

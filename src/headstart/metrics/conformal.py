@@ -24,11 +24,13 @@ class PredictionSets:
         confidence: share of the sets that hold the right label, as promised.
         thresholds: least probability, (labels,); 0: the label is in every set.
         note: why the promise may not be kept, or what it costs; empty where it holds.
+        for_each_label: every label has a threshold of its own, so that the share is promised for each.
     """
 
     confidence: float
     thresholds: Floats
     note: str = ""
+    for_each_label: bool = False
 
     def contain(self, probabilities: Floats) -> Bools:
         """Which labels are in the set of each picture, (n, labels), for probabilities (n, labels)."""
@@ -69,12 +71,14 @@ def fit_prediction_sets(probabilities: Floats, labels: Ints, units: Ints, confid
         )
     of_own = 1 - np.asarray(probabilities, dtype=np.float64)[np.arange(len(labels)), labels]
     highest = np.empty(count)
-    for together in _label_groups(labels, units, count, max(needed, MIN_UNITS)):
+    label_groups = _label_groups(labels, units, count, max(needed, MIN_UNITS))
+    for together in label_groups:
         chosen = np.isin(labels, together)
         highest[together] = conformal_quantile(of_own[chosen], units[chosen], confidence)
     # Down to the next smaller fp32: at the threshold itself rounding must not put a label out.
     thresholds = np.nextafter(np.clip(1 - highest, 0, 1).astype(np.float32), np.float32(0), dtype=np.float32)
-    return PredictionSets(confidence, np.asarray(thresholds, dtype=np.float64), note)
+    own = len(label_groups) == count
+    return PredictionSets(confidence, np.asarray(thresholds, dtype=np.float64), note, for_each_label=own)
 
 
 def least_count(confidence: float) -> int:

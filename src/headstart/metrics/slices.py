@@ -57,6 +57,7 @@ class SliceFigure:
 
 # Pictures (n,) of a slice, whether each is a unit of its own, level of the intervals -> figure of them and of the rest.
 CompareSlice = Callable[[Bools, bool, float], tuple[Estimate, Estimate]]
+Adjust = Callable[[Estimate, int], Estimate]  # An interval and its number of pictures -> the interval that counts.
 
 
 def slice_by_value(
@@ -98,19 +99,27 @@ def slice_by_number(key: str, values: Floats, describe: Callable[[float], str] =
     return slice_by_value(key, texts, order=lambda name: names.index(name) if name in names else len(names))
 
 
-def slice_figures(slicings: Sequence[Slicing], correct: Floats, units: Ints) -> list[SliceFigure]:
+def _as_it_is(estimate: Estimate, pictures: int) -> Estimate:
+    return estimate
+
+
+def slice_figures(
+    slicings: Sequence[Slicing], correct: Floats, units: Ints, adjust: Adjust = _as_it_is
+) -> list[SliceFigure]:
     """Accuracy of all slices, as `compare_slices` gives it.
 
     Args:
         slicings: divisions of the same n pictures.
         correct: 1.0 where the prediction is the label, else 0.0, (n,).
         units: the number of each picture's unit, (n,).
+        adjust: gives an interval of answers by several models its width, from that of one model's and its pictures.
     """
 
     def compare(inside: Bools, pictures_alone: bool, level: float) -> tuple[Estimate, Estimate]:
-        own_units = np.arange(int(inside.sum())) if pictures_alone else units[inside]
-        own = simultaneous_interval(correct[inside], own_units, level)
-        return own, simultaneous_interval(correct[~inside], units[~inside], level)
+        own_units, count = np.arange(len(correct)) if pictures_alone else units, int(inside.sum())
+        own = simultaneous_interval(correct[inside], own_units[inside], level)
+        rest = simultaneous_interval(correct[~inside], units[~inside], level)
+        return adjust(own, count), adjust(rest, len(correct) - count)
 
     return compare_slices(slicings, compare)
 

@@ -16,13 +16,19 @@ NEIGHBOURS = 5  # in the order of the files, whose majority predicts a label
 BLOCKS = 40  # consecutive parts of the order that count as one observation each: neighbours are alike
 MIN_PICTURES = 20
 MATERIAL = 0.03  # a gain over chance that is surely larger is said
-SENTENCES = {
+LINES = {
     "group": "{}: a group is in one split alone, so the test set shows how the model does on new groups, and intervals "
     "count groups; pictures split one by one would show more.",
     "source": "may leak: {}; a model can learn the source in place of the label: add pictures of every label from "
     "every source.",
     "file order": "may leak: {}; if files of one thing follow one another, give the source group_by.",
 }
+_TOO_GOOD = (
+    "follow one another, all figures here hold only for more pictures of the same things; for new ones they are too "
+    "high and their intervals too narrow: give the source"
+)
+_NO_GROUPS = "may leak: the source has no group_by and {}. If files of one thing (a module, a patient, a video) "
+_SMALL_GROUPS = "may leak: {}, from files of other groups. If files of one thing larger than a group "
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Leak:
         chance: the same of the most frequent label.
         low: lower end of the accuracy's 95 % interval; that of the gain over chance, added to chance.
         high: its upper end.
-        sentence: what it means, where the gain is surely more than `MATERIAL`; else empty.
+        line: what it means in short, where the gain is surely more than `MATERIAL`; else empty.
+        sentence: the same in full, with the interval and what it does to the figures, for the report.
     """
 
     what: str
@@ -43,6 +50,7 @@ class Leak:
     chance: float
     low: float
     high: float
+    line: str
     sentence: str
 
 
@@ -64,10 +72,14 @@ def find_leaks(images: Sequence[Image], labels: Sequence[str]) -> list[Leak]:
     of_group = _predict_by_key([images[index].group for index in groups], [labels[index] for index in groups])
     of_source = _predict_by_key([images[index].source for index in several], [labels[index] for index in several])
     ordered, of_order, blocks = _predict_by_order(images, labels)
+    grouped = any(images[index].group is not None for index in ordered)
+    in_full = (
+        f"{_SMALL_GROUPS}{_TOO_GOOD} a group_by of the things." if grouped else f"{_NO_GROUPS}{_TOO_GOOD} group_by."
+    )
     return [
         *_leak("group", labels, groups, of_group, unit_numbers([images[index] for index in groups])),
         *_leak("source", labels, several, of_source, unit_numbers([images[index] for index in several])),
-        *_leak("file order", labels, ordered, of_order, blocks),
+        *_leak("file order", labels, ordered, of_order, blocks, in_full),
     ]
 
 
@@ -77,7 +89,14 @@ def _shared(keys: Sequence[str | None]) -> list[int]:
     return [index for index, key in enumerate(keys) if key is not None and counts[key] > 1]
 
 
-def _leak(what: str, labels: Sequence[str], chosen: Sequence[int], predicted: Sequence[str], units: Ints) -> list[Leak]:
+def _leak(
+    what: str,
+    labels: Sequence[str],
+    chosen: Sequence[int],
+    predicted: Sequence[str],
+    units: Ints,
+    in_full: str = "",
+) -> list[Leak]:
     """One check of the chosen pictures in a list; an empty list where they are too few or of one label."""
     own = [labels[index] for index in chosen]
     if len(chosen) < MIN_PICTURES or len(set(own)) < 2:
@@ -89,10 +108,14 @@ def _leak(what: str, labels: Sequence[str], chosen: Sequence[int], predicted: Se
     assert gain.low is not None
     assert gain.high is not None
     accuracy, chance = float(right.mean()), float(usual.mean())
-    figures = f"the {what} predicts the label for {100 * accuracy:.0f} % of the pictures (chance {100 * chance:.0f} %)"
-    sentence = SENTENCES[what].format(figures) if gain.low > MATERIAL else ""
     low, high = max(0.0, chance + float(gain.low)), min(1.0, chance + float(gain.high))
-    return [Leak(what, accuracy, chance, low, high, sentence)]
+    if gain.low <= MATERIAL:
+        return [Leak(what, accuracy, chance, low, high, "", "")]
+    figures, by_chance = f"the {what} predicts the label for {100 * accuracy:.0f} % of the pictures", 100 * chance
+    interval = f"95 % interval {100 * low:.0f} % to {100 * high:.0f} %; chance {by_chance:.0f} %"
+    line = LINES[what].format(f"{figures} (chance {by_chance:.0f} %)")
+    sentence = (in_full or LINES[what]).format(f"{figures} ({interval})")
+    return [Leak(what, accuracy, chance, low, high, line, sentence)]
 
 
 def _predict_by_key(keys: Sequence[str | None], labels: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ def split(params: Params, root: Path, *, boxes: bool) -> None:
         f"split: {sizes}; kept together: {len(identical):,} identical pictures and {len(near):,} near-duplicate pairs"
         + (f"; left out: {len(assigned.dropped):,} that a later split has too" if assigned.dropped else "")
     )
-    for sentence in [*_few_units(assigned.splits, boxes=boxes), *(leak.sentence for leak in leaks if leak.sentence)]:
+    for sentence in [*_few_units(assigned.splits, boxes=boxes), *(leak.line for leak in leaks if leak.line)]:
         print(f"split: {sentence}")
 
 

@@ -65,7 +65,8 @@ def test_few_groups_and_no_mistake_are_told() -> None:
     few = CalibrationAnswers(np.eye(2)[[0, 1, 0]], np.array([0, 1, 1]), np.array([0, 0, 1]), "of the validation set")
     assert "fitted on 3 pictures in 2 independent groups of the validation set" in few.sentence
     assert "So few groups fit it badly" in few.sentence
+    assert few.sentence.endswith("evaluate.folds with folds_fine_tune would fit it on all groups.")
     right = CalibrationAnswers(np.eye(2) * 0.1, np.arange(2), np.arange(2), "of the validation set")
     assert right.temperature < 1
     sure = CalibrationAnswers(np.eye(2) * 50, np.arange(2), np.arange(2), "of the validation set")
-    assert sure.sentence.startswith("The temperature stays 1: the model has no mistake on 2 pictures of the validation")
+    assert sure.sentence.startswith("The temperature stays 1: there is no mistake on 2 pictures of the validation")

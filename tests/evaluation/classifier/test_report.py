@@ -14,16 +14,19 @@ import pytest
 
 from headstart.base.arrays import Ints
 from headstart.base.reproduce import REPRODUCE_COMMANDS
-from headstart.evaluation.classifier.report import (
+from headstart.evaluation.classifier.cross_validated_report import Gain
+from headstart.evaluation.classifier.metric_tables import (
     METRIC_SPECS,
+    calibrated_sentence,
     calibration_error_rows,
     classifier_class_table,
-    summary_sentences,
 )
+from headstart.evaluation.classifier.report import summary_sentences
 from headstart.evaluation.classifier.results import classifier_results
 from headstart.evaluation.report_tables import metric_rows
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.classification import ClassifierEvaluation, evaluate_classifiers
+from headstart.metrics.estimate import Estimate
 from headstart.metrics.intervals import SAME_MODEL
 from headstart.params.root import EvaluateParams
 from html_page import HtmlPage
@@ -140,12 +143,22 @@ def test_the_summary_is_in_sentences() -> None:
     ("head_only", "fine_tuned", "pattern"),
     [
         ([0] * 50, [1] * 20 + [0] * 30, "−40.0 points .*did harm"),
-        ([0] * 50, [1] * 1 + [0] * 49, "−2.0 points .*cannot show"),
+        ([0] * 50, [1] * 1 + [0] * 49, "−2.0 points .*contains 0: too few pictures to tell\\.$"),
     ],
 )
 def test_the_summary_does_not_flatter(head_only: list[int], fine_tuned: list[int], pattern: str) -> None:
     evaluation, predictions = evaluate_predictions(head_only, fine_tuned, [0] * 50)
     assert re.search(pattern, summary_sentences(evaluation, predictions, NAMES[2])[3])
+
+
+def test_the_summary_adds_what_cross_validation_shows_of_fine_tuning() -> None:
+    evaluation, predictions = evaluate_predictions([0] * 50, [1] + [0] * 49, [0] * 50)
+    gain = Gain(Estimate(0.019, 0.009, 0.029), 2624)
+    sentence = summary_sentences(evaluation, predictions, NAMES[2], gain=gain)[3]
+    assert sentence.endswith(
+        ": the interval contains 0: too few pictures to tell. Cross-validation, on 2,624 pictures, can: fine-tuning "
+        "changed accuracy by +1.9 points (+0.9 to +2.9)."
+    )
 
 
 def test_no_mistake_among_few_pictures_proves_little() -> None:
@@ -189,6 +202,27 @@ def test_calibration_error_stands_beside_a_perfect_models() -> None:
     assert re.fullmatch(
         r"a perfectly calibrated model would show 0\.0\xa0% to [78]\.\d\xa0%", after.fine_tuned_interval
     )
+
+
+def test_a_calibration_error_inside_a_perfect_models_range_shows_nothing() -> None:
+    inside, _ = evaluate_predictions([0] * 60, [0] * 60, [0] * 54 + [1] * 6)  # right in 90 %, as it says
+    assert calibrated_sentence(inside) == (
+        " All are inside it: no miscalibration is shown, nor any gain by calibrating."
+    )
+    outside, _ = evaluate_predictions([0] * 60, [0] * 60, [0] * 30 + [1] * 30)
+    assert calibrated_sentence(outside) == ""
+
+
+def test_the_small_print_and_the_range_of_ece_are_explained(html: str) -> None:
+    text = " ".join(HtmlPage(html).text.split()).replace("\xa0", " ")
+    assert "is each metric’s 95 % interval, for ECE what a perfectly calibrated model would show." in text
+    assert (
+        "Calibration error (ECE) has no interval: with few pictures it is above 0 even for a perfectly calibrated "
+        "model. Beside it stands the range which such a model with the same confidences would show in 95 of 100 test "
+        "sets."
+    ) in text
+    assert "Most frequent mistakes, counts of this test set" in text
+    assert re.search(r"Duplicates ?kind ?number ?identical", text)
 
 
 def test_the_leading_figures_of_calibration_have_intervals(html: str) -> None:

@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from headstart.evaluation.classifier.unknown import (
 )
 from headstart.evaluation.classifier.unknown_report import answers_json, answers_section
 from headstart.metrics.calibration import ClassifierPredictions, SplitLogits, calibrate_logits
+from headstart.metrics.estimate import Estimate
 from headstart.models.answer_rules import read_answer_rules
 from headstart.models.strangeness_features import FeaturePlan
 
@@ -127,9 +129,61 @@ def test_the_report_says_where_the_coverage_falls_short() -> None:
     fine, short = (answers_section(make_answers(shift)) for shift in (0.0, 2.4))
     assert not any("falls short" in sentence for sentence in fine.sets)
     (sentence,) = (sentence for sentence in short.sets if "falls short" in sentence)
-    assert sentence.startswith("Coverage falls short of 90.0\xa0% for all labels together, ")
+    assert sentence.startswith("Coverage falls short of 90\xa0% for all labels together, ")
     assert "“cat”" in sentence
     assert "fitted on 300 pictures of the validation set" in short.sets[0]
+
+
+def test_the_promise_is_of_each_label_where_each_has_its_threshold() -> None:
+    answers = make_answers()
+    assert answers.sets.for_each_label
+    assert answers_section(answers).sets[0] == (
+        "A prediction set holds the labels that a picture may have. For each label at least 90\xa0% of the sets are to "
+        "hold it where it is right; more do where the most probable label alone is right more often, since no set is "
+        "empty. The thresholds (conformal prediction, LAC, one a label) are fitted on 300 pictures of the validation "
+        "set."
+    )
+    few = make_answers(val=60)
+    assert not few.sets.for_each_label
+    sentence = answers_section(few).sets[0]
+    assert ". At least 90\xa0% of the sets are to hold the right one; more do where" in sentence
+    assert "(conformal prediction, LAC; labels with few pictures share one)" in sentence
+    out_of_fold = replace(answers, sets=replace(answers.sets, out_of_fold=True))
+    assert (
+        answers_section(out_of_fold)
+        .sets[0]
+        .endswith(" Those models are not the exported one, so the promise is approximate.")
+    )
+
+
+def test_the_mean_size_of_a_set_has_its_interval_and_shares_are_counts() -> None:
+    sets = make_answers().sets
+    assert (
+        f"The sets hold {sets.size.value:.2f} ({sets.size.low:.2f} to {sets.size.high:.2f}) labels on average. Counts "
+        f"of this test set: {100 * sets.shares[1]:.1f}\xa0% hold one label, "
+    ) in answers_section(make_answers()).sets[1]
+
+
+def test_a_label_left_out_is_the_harder_case() -> None:
+    answers = make_answers()
+    worst = max(answers.unknown.left_out, key=lambda label: answers.unknown.left_out[label].fpr95.value or 0)
+    figures = answers.unknown.left_out[worst]
+    first, *_, last = answers_section(answers).unknown
+    assert first.startswith(
+        "A picture is “none of these” where it lies farther from the 300 training pictures than a threshold that about "
+        "95 in 100 familiar pictures stay within ("
+    )
+    assert last.startswith(
+        f"Harder is a label that training did not have. Measured without “{worst}”, the worst case, "
+        f"{100 * (figures.fpr95.value or 0):.1f}\xa0% ("
+    )
+    assert ") of its pictures would be taken for one of the other labels. The network" in last
+    familiar = replace(figures, auroc=Estimate(0.382, 0.34, 0.43))
+    unknown = replace(answers.unknown, left_out={**answers.unknown.left_out, worst: familiar})
+    assert (
+        "taken for one of the other labels; they look even more familiar than test pictures do (AUROC 0.382 (0.340 to "
+        "0.430)). The network"
+    ) in answers_section(replace(answers, unknown=unknown)).unknown[-1]
 
 
 def test_too_few_pictures_have_notes() -> None:

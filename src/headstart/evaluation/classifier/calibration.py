@@ -46,6 +46,11 @@ class CalibrationAnswers:
         return calibrated
 
     @property
+    def is_out_of_fold(self) -> bool:
+        """Whether the models of the folds gave them, rather than the exported one."""
+        return self.what == OUT_OF_FOLD
+
+    @property
     def sentence(self) -> str:
         """What the temperature was fitted on and how the model's confidence was there, for the report."""
         pictures, units = len(self.labels), len(np.unique(self.units))
@@ -53,14 +58,17 @@ class CalibrationAnswers:
         fitted = f"{counted(pictures, 'picture')}{groups} {self.what}"
         if self.temperature == 1:
             return (
-                f"The temperature stays 1: the model has no mistake on {fitted}, and is as confident there as so many "
-                "right answers allow."
+                f"The temperature stays 1: there is no mistake on {fitted}, and the confidence there is as high as so "
+                "many right answers allow."
             )
+        models = "these models were" if self.is_out_of_fold else "the model was"
         was = "overconfident" if self.temperature > 1 else "underconfident"
         few = " So few groups fit it badly: on pictures of other groups the confidence can be off by more than it was."
+        if self.what == VALIDATION:
+            few += " evaluate.folds with folds_fine_tune would fit it on all groups."
         return (
             "Calibration by temperature scaling divides the logits by one number, "
-            f"{self.temperature:.2f}, fitted on {fitted}; uncalibrated, the model was {was} there. It changes no "
+            f"{self.temperature:.2f}, fitted on {fitted}; uncalibrated, {models} {was} there. It changes no "
             f"predicted label, only the confidence.{few if units < FEW_UNITS else ''}"
         )
 

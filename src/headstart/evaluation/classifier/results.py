@@ -9,9 +9,10 @@ import numpy as np
 from headstart.base.files import json_rows
 from headstart.base.manifest import Image
 from headstart.base.units import unit_numbers
-from headstart.cross_validation.figures import CrossValidation
+from headstart.cross_validation.figures import CrossValidation, widen
 from headstart.evaluation.classifier.calibration import choose_calibration
-from headstart.evaluation.classifier.cross_validated import NAMES, cross_validated_results
+from headstart.evaluation.classifier.cross_validated import cross_validated_results
+from headstart.evaluation.classifier.cross_validated_report import NAMES
 from headstart.evaluation.classifier.curves import classifier_plot_csvs
 from headstart.evaluation.classifier.gallery import find_mistakes, mistake_gallery
 from headstart.evaluation.classifier.model_features import ModelFeatures
@@ -137,7 +138,7 @@ def examined_pictures(
         f"{len(examined.images):,} pictures, each predicted in cross-validation by a model that did not see it "
         f"({NAMES[cross_validation.model]})"
     )
-    return ExaminedPictures(examined.images, own.correct, examined.units, what)
+    return ExaminedPictures(examined.images, own.correct, examined.units, what, widen)
 
 
 def classifier_metrics_json(

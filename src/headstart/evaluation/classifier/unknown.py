@@ -54,6 +54,8 @@ class SetFigures:
         shares: of the sets by their number of labels, from 1.
         calibrated_on: how many pictures, and which, in words.
         note: what limits the promise; empty where nothing does.
+        for_each_label: the share is promised for every label, else for all together.
+        out_of_fold: these pictures were answered by the models of the folds, not by the exported one.
     """
 
     confidence: float
@@ -63,6 +65,8 @@ class SetFigures:
     shares: Mapping[int, float]
     calibrated_on: str
     note: str
+    for_each_label: bool
+    out_of_fold: bool
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,14 @@ def fit_answers(
     return Answers(
         AnswerRules(bank, features.plan, threshold, sets),
         unknown,
-        SetFigures(confidence, *measured, f"{len(calibration.labels):,} pictures {calibration.what}", sets.note),
+        SetFigures(
+            confidence,
+            *measured,
+            f"{len(calibration.labels):,} pictures {calibration.what}",
+            sets.note,
+            sets.for_each_label,
+            calibration.is_out_of_fold,
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from headstart.evaluation.classifier.unknown import Answers, SetFigures, Unknown
 from headstart.evaluation.report_tables import (
     Table,
     counted,
-    format_decimal,
+    format_area,
     format_estimate,
     format_percent,
     format_with_interval,
@@ -54,6 +54,7 @@ def answers_json(answers: Answers | None) -> dict[str, object]:
     }
 
 
+CHANCE = 0.5  # the AUROC of a score that says nothing
 _INTERVAL = "95 % interval"
 _SHARE_NAMES = {1: "one_label", 2: "two_labels"}
 
@@ -75,7 +76,7 @@ def answers_section(answers: Answers) -> AnswersSection:
         (
             name,
             *format_estimate(figures.fpr95, format_percent),
-            *format_estimate(figures.auroc, format_decimal),
+            *format_estimate(figures.auroc, format_area),
             figures.pictures,
         )
         for name, figures in rows.items()
@@ -89,6 +90,10 @@ def answers_section(answers: Answers) -> AnswersSection:
     )
 
 
+def _area(auroc: Estimate) -> str:
+    return format_with_interval(auroc, format_area)
+
+
 def _in_words(share: Estimate) -> str:
     """`94.1 % (90.0 % to 96.7 %)`."""
     return format_with_interval(share, format_percent)
@@ -98,35 +103,48 @@ def _unknown_sentences(unknown: UnknownFigures) -> tuple[str, ...]:
     """How many pictures are kept, how many foreign ones are not turned away, and what none of it shows."""
     missed = unknown.all_generated
     sentences = [
-        f"A picture is “none of these” where its features lie farther from {counted(unknown.bank, 'training picture')} "
-        f"than those of about {100 * strangeness.KEPT:.0f} in 100 pictures that the backbone did not learn from do "
+        f"A picture is “none of these” where it lies farther from the {counted(unknown.bank, 'training picture')} than "
+        f"a threshold that about {100 * strangeness.KEPT:.0f} in 100 familiar pictures stay within "
         f"({strangeness.METHOD}, of features divided by their length; the threshold comes from "
-        f"{counted(unknown.threshold_from, 'picture')}).",
+        f"{counted(unknown.threshold_from, 'picture')} that the backbone did not learn from).",
         f"Of the test pictures it keeps {_in_words(unknown.kept)}. Of {counted(missed.pictures, 'generated picture')} "
         f"it takes {_in_words(missed.fpr95)} for a label.",
     ]
     if unknown.note:
         sentences.append(f"{unknown.note[0].upper()}{unknown.note[1:]}.")
     if unknown.left_out:
+        others = "one of the other labels" if len(unknown.left_out) > 2 else "the other label"
         worst = max(unknown.left_out, key=lambda label: unknown.left_out[label].fpr95.value or 0)
+        figures = unknown.left_out[worst]
+        familiar = ""
+        if figures.auroc.high is not None and figures.auroc.high < CHANCE:
+            familiar = f"; they look even more familiar than test pictures do (AUROC {_area(figures.auroc)})"
         sentences.append(
-            "A label that is left out is the harder case: its pictures look like those of the others. Without the "
-            f"pictures of “{worst}”, the worst case, {_in_words(unknown.left_out[worst].fpr95)} of them would be taken "
-            "for another label. The network itself has learned this label; one that it has never seen may fare "
-            "otherwise."
+            f"Harder is a label that training did not have. Measured without “{worst}”, the worst case, "
+            f"{_in_words(figures.fpr95)} of its pictures would be taken for {others}{familiar}. The network itself has "
+            "learned this label; one that it has never seen may fare otherwise."
         )
     return tuple(sentences)
 
 
 def _set_sentences(sets: SetFigures) -> tuple[str, ...]:
     """Coverage, size, and where the coverage falls short of what was promised."""
-    promised = format_percent(sets.confidence)
+    promised = f"{100 * sets.confidence:g}\N{NO-BREAK SPACE}%"
     one, two = (format_percent(sets.shares.get(count, 0.0)) for count in (1, 2))
+    promise = (
+        f"For each label at least {promised} of the sets are to hold it where it is right"
+        if sets.for_each_label
+        else f"At least {promised} of the sets are to hold the right one"
+    )
+    thresholds = ", one a label" if sets.for_each_label else "; labels with few pictures share one"
+    size = format_with_interval(sets.size, "{:.2f}".format)
+    approximate = " Those models are not the exported one, so the promise is approximate." if sets.out_of_fold else ""
     sentences = [
-        f"A prediction set holds the labels that a picture may have; {promised} of the sets are to hold the right one. "
-        f"The rule ({conformal.METHOD}) is fitted on {sets.calibrated_on}.",
-        f"On the test pictures {_in_words(sets.coverage)} do. The sets hold {sets.size.value:.2f} labels on average; "
-        f"{one} hold one label, {two} two, none is empty.",
+        f"A prediction set holds the labels that a picture may have. {promise}; more do where the most probable label "
+        "alone is right more often, since no set is empty. The thresholds (conformal prediction, LAC"
+        f"{thresholds}) are fitted on {sets.calibrated_on}.{approximate}",
+        f"On the test pictures {_in_words(sets.coverage)} do. The sets hold {size} labels on average. Counts of this "
+        f"test set: {one} hold one label, {two} two, none is empty.",
     ]
     if sets.note:
         sentences.append(f"{sets.note[0].upper()}{sets.note[1:]}.")

@@ -1,0 +1,248 @@
+"""Cross-validation in the report: its first section, and what it adds to the sentences on the test set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from headstart.cross_validation.figures import CrossValidation, compare
+from headstart.evaluation.classifier.metric_tables import METRIC_SPECS, classifier_class_table
+from headstart.evaluation.report_facts import ReportFacts
+from headstart.evaluation.report_tables import (
+    Table,
+    counted,
+    format_decimal,
+    format_estimate,
+    format_percent,
+    format_points,
+    format_with_interval,
+)
+from headstart.metrics.classification import ClassifierEvaluation, ClassifierMetrics
+from headstart.metrics.estimate import Estimate
+
+NAMES = {
+    "head": "the head alone",
+    "fine_tuned": "the fine-tuned model",
+    "mean": "mean of both models’ probabilities",
+    "linear_last": "linear head, last features",
+    "linear_blocks": "linear head, features of several blocks",
+    "kernel_last": "kernel head, last features",
+    "kernel_blocks": "kernel head, features of several blocks",
+}
+_INTERVAL = "95\N{NO-BREAK SPACE}% interval"
+
+
+class Gain(NamedTuple):
+    """What fine-tuning changed in cross-validation: accuracy minus that of the head alone, of so many pictures."""
+
+    accuracy: Estimate
+    pictures: int
+
+
+@dataclass(frozen=True)
+class CrossValidatedSection:
+    """The report's first section.
+
+    Attributes:
+        accuracy: with its interval.
+        notes: warnings, which hold for all figures of the page.
+        sentences: what was examined how, and what the interval covers.
+        metrics: the other metrics with their intervals.
+        classes: metrics by label.
+        alternatives: other models on the same folds; without rows where there are none.
+        gain: of fine-tuning; None where it was not repeated, or every fold kept the head.
+    """
+
+    accuracy: Estimate
+    notes: Sequence[str]
+    sentences: Sequence[str]
+    metrics: Table
+    classes: Table
+    alternatives: Table
+    gain: Gain | None
+
+
+def cross_validated_section(
+    found: CrossValidation, evaluation: ClassifierEvaluation, facts: ReportFacts
+) -> CrossValidatedSection:
+    """The section of the report.
+
+    Args:
+        found: by cross-validation.
+        evaluation: of the test set.
+        facts: of earlier stages; their notes stand here, where the page's first figures are.
+    """
+    accuracy = found.metrics.accuracy
+    return CrossValidatedSection(
+        accuracy=accuracy,
+        notes=[*facts.notes, *([f"This interval may not hold: {accuracy.note}."] if accuracy.note else [])],
+        sentences=[
+            _what_was_examined(found),
+            _what_the_interval_covers(found),
+            _baseline(found),
+            *_weakest_label(found.metrics),
+            _against_single_split(found, evaluation, kept_head=bool(facts.kept_head)),
+            _exported_model(found, sum(facts.counts["train"].values()), kept_head=bool(facts.kept_head)),
+            *_pinned(found),
+            *([found.skipped] if found.skipped else []),
+        ],
+        metrics=_metrics_table(found.metrics),
+        classes=classifier_class_table(found.metrics, "Cross-validated metrics by label"),
+        alternatives=_alternatives_table(found),
+        gain=_gain(found),
+    )
+
+
+def width_ratio(found: CrossValidation, evaluation: ClassifierEvaluation) -> float | None:
+    """Width of the interval of the accuracy, divided by that of the same model on the test set; None without one."""
+    single = _single_split(found, evaluation)
+    own = _width(found.metrics.accuracy)
+    return own / width if own is not None and (width := _width(single)) else None
+
+
+def gain_sentence(gain: Gain, in_test: Estimate) -> str:
+    """What cross-validation adds to the difference between both models on the test set, `in_test`."""
+    assert gain.accuracy.low is not None
+    assert gain.accuracy.high is not None
+    assert in_test.low is not None
+    assert in_test.high is not None
+    changed, on = format_points(gain.accuracy), f"on {counted(gain.pictures, 'picture')}"
+    unclear = gain.accuracy.low <= 0 <= gain.accuracy.high
+    if in_test.low <= 0 <= in_test.high:
+        can = "cannot either" if unclear else "can"
+        return f"Cross-validation, {on}, {can}: fine-tuning changed accuracy by {changed}."
+    return f"In cross-validation, {on}, it changed accuracy by {changed}{', which may be chance' if unclear else ''}."
+
+
+def _gain(found: CrossValidation) -> Gain | None:
+    if "head" not in found.alternatives:
+        return None
+    of_head = found.alternatives["head"].difference  # its accuracy minus that of the fine-tuned model
+    if of_head.value is None or of_head.low is None or of_head.high is None:
+        return None
+    return Gain(Estimate(-of_head.value, -of_head.high, -of_head.low), len(found.examined.images))
+
+
+def _single_split(found: CrossValidation, evaluation: ClassifierEvaluation) -> Estimate:
+    return (evaluation.head_only if found.model == "head" else evaluation.fine_tuned).accuracy
+
+
+def _width(estimate: Estimate) -> float | None:
+    return None if estimate.low is None or estimate.high is None else estimate.high - estimate.low
+
+
+def _what_was_examined(found: CrossValidation) -> str:
+    count = len(found.examined.images)
+    assert found.metrics.accuracy.value is not None
+    unit = (
+        "a near-duplicate of it"
+        if found.units == count
+        else f"any picture of its unit ({found.units:,} units: a group and its near-duplicates, or a picture alone)"
+    )
+    return (
+        f"{_capital(NAMES[found.model])} predicts {format_percent(found.metrics.accuracy.value)} of "
+        f"{counted(count, 'picture')} correctly. Each was examined once, by the one of {found.examined.folds} models "
+        f"that had seen neither it nor {unit}."
+    )
+
+
+def _what_the_interval_covers(found: CrossValidation) -> str:
+    accuracy = found.metrics.accuracy
+    assert accuracy.low is not None
+    assert accuracy.high is not None
+    aside = f", {found.set_aside:,.0f} more to choose the epoch" if found.set_aside else ""
+    checked = "" if found.model == "head" else " It was checked by simulation for linear heads, not for fine-tuning."
+    return (
+        f"On other pictures of the same kind these {found.examined.folds} models ({found.learned:,.0f} pictures to "
+        f"learn from each{aside}) are right for probably {format_percent(accuracy.low)} to "
+        f"{format_percent(accuracy.high)} on average ({_INTERVAL}). That covers the choice of the pictures examined, "
+        "but neither another division into folds, nor another seed of training, nor settings that were chosen by "
+        f"figures of these same pictures.{checked}"
+    )
+
+
+def _baseline(found: CrossValidation) -> str:
+    support = np.bincount(found.examined.targets, minlength=len(found.metrics.per_class))
+    most = list(found.metrics.per_class)[int(support.argmax())]
+    return f"Always predicting “{most}” would be correct for {format_percent(support.max() / support.sum())} of them."
+
+
+def _weakest_label(metrics: ClassifierMetrics) -> list[str]:
+    """The label of the lowest recall, of several."""
+    recalls = {name: of.recall for name, of in metrics.per_class.items() if of.recall.value is not None}
+    if len(recalls) < 2:
+        return []
+    lowest = min(recalls, key=lambda name: recalls[name].value or 0.0)
+    return [
+        f"Recall is lowest for “{lowest}”: {format_with_interval(recalls[lowest], format_percent)} of its pictures."
+    ]
+
+
+def _against_single_split(found: CrossValidation, evaluation: ClassifierEvaluation, *, kept_head: bool) -> str:
+    figure = format_with_interval(_single_split(found, evaluation), format_percent)
+    ratio = width_ratio(found, evaluation)
+    wider = "" if ratio is None else f", an interval {1 / ratio:.1f} times as wide"
+    model = "The head-only model" if found.model == "head" and not kept_head else "The exported model itself"
+    return f"{model}, on the {counted(evaluation.fine_tuned.pictures, 'test picture')} alone: {figure}{wider}."
+
+
+def _exported_model(found: CrossValidation, trained: int, *, kept_head: bool) -> str:
+    pictures = counted(trained, "picture")
+    if found.model == "head" and not kept_head:
+        return (
+            f"The exported model is none of these: it learned from {pictures} and was fine-tuned, which "
+            "evaluate.folds_fine_tune: true repeats in each fold. Its own figure is that of the test set."
+        )
+    return f"The exported model is a further one, made in the same way from {pictures}."
+
+
+def _pinned(found: CrossValidation) -> list[str]:
+    if not found.pinned:
+        return []
+    return [f"{counted(found.pinned, 'picture')} that a source pins to test stayed apart, for the test set alone."]
+
+
+def _metrics_table(metrics: ClassifierMetrics) -> Table:
+    """All but the accuracy, which leads the section."""
+    estimates = metrics.estimates()
+    rows = tuple(
+        (spec.name, *format_estimate(estimates[spec.key], spec.format))
+        for spec in METRIC_SPECS
+        if spec.key != "accuracy"
+    )
+    return Table("Other cross-validated metrics", ("metric", "value", _INTERVAL), rows)
+
+
+def _alternatives_table(found: CrossValidation) -> Table:
+    measured = found.predictions[found.model]
+    models = {f"{NAMES[found.model]}, as above": compare(measured, measured)}
+    models |= {NAMES[name]: other for name, other in found.alternatives.items()}
+    rows = tuple(
+        (
+            name,
+            format_with_interval(other.accuracy, format_percent),
+            format_with_interval(other.log_loss, format_decimal),
+            _judged(other.difference),
+        )
+        for name, other in models.items()
+    )
+    return Table(
+        f"Other models on the same folds, with {_INTERVAL}s",
+        ("model", "accuracy", "log loss", "accuracy against the first, points"),
+        rows if found.alternatives else (),
+    )
+
+
+def _judged(difference: Estimate) -> str:
+    """A difference of two accuracies in points with its interval, and whether it is more than chance."""
+    if difference.value is None or difference.low is None or difference.high is None:
+        return difference.note or difference.absent
+    judgement = "may be chance"
+    if difference.low > 0 or difference.high < 0:
+        judgement = f"{'better' if difference.low > 0 else 'worse'} beyond chance"
+    return f"{format_points(difference, '')}: {judgement}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
