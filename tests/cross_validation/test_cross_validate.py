@@ -64,7 +64,7 @@ def test_every_picture_of_all_splits_is_examined_once_by_the_head(root: Path) ->
     assert found.learned == pytest.approx(len(images) * 2 / 3)
     assert found.metrics.pictures == len(images) == 20
     assert found.metrics.accuracy.value == found.predictions["head"].correct.mean() > 0.8, "there is something to learn"
-    assert set(found.alternatives) == {"linear_blocks"}
+    assert set(found.alternatives) == {"linear_blocks", "kernel_last", "kernel_blocks"}
 
 
 def test_the_head_of_a_fold_is_what_train_head_makes_of_the_same_pictures(root: Path, tmp_path: Path) -> None:
@@ -101,8 +101,20 @@ def test_where_every_fold_keeps_the_head_there_is_no_mean_and_no_difference(root
     params = params.model_copy(update={"fine_tune": params.fine_tune.model_copy(update={"lr": 1e-12, "ema": 0.0})})
     found = run(root, params)
     assert np.array_equal(found.predictions["head"].raw, found.predictions["fine_tuned"].raw)
-    assert set(found.alternatives) == {"head", "linear_blocks"}
+    assert set(found.alternatives) == {"head", "linear_blocks", "kernel_last", "kernel_blocks"}
     assert found.alternatives["head"].difference is SAME_MODEL
+
+
+def test_on_many_pictures_other_heads_are_tried_only_beside_fine_tuning(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.cross_validation.cross_validate.MAX_ROWS", 10)
+    found = run(root, params_with(folds=2))
+    assert not found.alternatives
+    assert found.skipped.startswith("Other heads are tried on at most 10 pictures and copies, and these are ")
+    found = run(root, params_with(folds=2, folds_fine_tune=True))
+    assert {"linear_blocks", "kernel_last", "kernel_blocks"} < set(found.alternatives)
+    assert not found.skipped
 
 
 def test_a_small_budget_of_the_cache_changes_nothing(root: Path, tmp_path: Path) -> None:
@@ -131,7 +143,7 @@ def test_a_head_with_hidden_layers_chooses_its_epoch_on_pictures_set_aside(
     assert found.learned + found.set_aside == pytest.approx(10)
     out = capsys.readouterr().out
     assert "evaluate: fold 1 of 2: head on " in out
-    assert set(found.alternatives) == {"linear_last", "linear_blocks"}
+    assert set(found.alternatives) == {"linear_last", "linear_blocks", "kernel_last", "kernel_blocks"}
 
 
 def test_fine_tuning_is_repeated_in_each_fold_and_resumes_after_a_kill(
@@ -160,7 +172,7 @@ def test_fine_tuning_is_repeated_in_each_fold_and_resumes_after_a_kill(
     for model in ("head", "fine_tuned"):
         assert np.array_equal(resumed.predictions[model].raw, in_one_go.predictions[model].raw)
     assert resumed.model == "fine_tuned"
-    assert {"head", "mean", "linear_blocks"} == set(resumed.alternatives)
+    assert {"head", "mean", "linear_blocks", "kernel_last", "kernel_blocks"} == set(resumed.alternatives)
     assert not list(root.glob(".cache/cross-validation/*/fold-*")), "the folds' projects are gone"
     assert not list(root.glob(".cache/checkpoints/*/*")), "so are their checkpoints"
 

@@ -34,7 +34,7 @@ def test_counts_have_totals() -> None:
 def test_numbers_as_text() -> None:
     assert [format_cell(value) for value in (3371008, 12, "1000", 0.5)] == ["3,371,008", "12", "1000", "0.5"]
     assert [counted(1, "box"), counted(2, "box"), counted(1200, "picture")] == ["1 box", "2 boxes", "1,200 pictures"]
-    assert [format_area(area) for area in (0.9998, 1.0, 0.9994, 0.5)] == ["> 0.999", "1.000", "0.999", "0.500"]
+    assert [format_area(area) for area in (0.9998, 1.0, 0.9994, 0.5)] == [">\xa00.999", "1.000", "0.999", "0.500"]
     assert format_points(Estimate(-0.0001, -0.02, 0.019)) == "+0.0 points (\N{MINUS SIGN}2.0 to +1.9)"
     assert format_estimate(Estimate(0.5, 0.4, 0.6), format_percent) == ("50.0\xa0%", "40.0\xa0% to 60.0\xa0%")
     assert format_estimate(Estimate(0.5), format_percent) == ("50.0\xa0%", "")

@@ -16,14 +16,18 @@ from headstart.cross_validation.figures import Alternative, CrossValidation, com
 from headstart.cross_validation.fold_pipeline import PIPELINE_CODE, FoldPipeline, pipeline_key
 from headstart.cross_validation.folds import choose_inner_val, examine
 from headstart.cross_validation.heads import HEAD_CODE, FoldHeads
-from headstart.cross_validation.picture_features import PictureFeatures
+from headstart.cross_validation.picture_features import FeatureRows, PictureFeatures
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.params.root import HeadParams, Params
 
-# Features on which a linear head is tried on the same folds, beside the head that params.yaml asks for. (A kernel's
-# would take minutes; where it is asked for, these stand beside it.)
-OTHER_FEATURES: tuple[Literal["last", "blocks"], ...] = ("last", "blocks")
-MAX_ROWS = 1500  # pictures and copies; beyond them other heads would take long too, and are not tried
+# Kinds and features of heads that are tried on the same folds, beside the head that params.yaml asks for.
+OTHER_HEADS: tuple[tuple[Literal["linear", "kernel"], Literal["last", "blocks"]], ...] = (
+    ("linear", "last"),
+    ("linear", "blocks"),
+    ("kernel", "last"),
+    ("kernel", "blocks"),
+)
+MAX_ROWS = 1500  # pictures and copies; beyond them other heads take minutes, which only fine-tuned folds are worth
 
 
 def cross_validate(splits: Mapping[Split, Manifest], params: Params, root: Path) -> CrossValidation:
@@ -121,8 +125,8 @@ class _Run:
             for name, of_model in zip(names, of_models, strict=True)
         }
 
-    def _solved_head(self, head: HeadParams) -> ClassifierPredictions:
-        """Of a head that is solved, `linear` or `kernel`."""
+    def _solved_head(self, head: HeadParams, *, copies: bool = True) -> ClassifierPredictions:
+        """Of a head that is solved, `linear` or `kernel`; fitted on the pictures alone, or on their copies too."""
         params = self._params
         cache = AnswerCache.of(
             self._root,
@@ -131,29 +135,42 @@ class _Run:
             HEAD_CODE,
             self._features.key(head),
             params.train_head.model_dump(mode="json"),
-            params.augment.model_dump(mode="json"),
+            params.augment.model_dump(mode="json") if copies else None,
             [params.seed, self._share],
         )
-        rows = partial(self._features.rows, head)
+        rows = partial(self._features.rows if copies else self._rows_without_copies, head)
         heads = FoldHeads(self.examined, rows, self.learning, head, params.train_head, params.seed)
         return calibrate_out_of_fold(cache.answers(self.examined, heads.answer, parallel=True), self.examined)
 
+    def _rows_without_copies(self, head: HeadParams) -> FeatureRows:
+        images = self.examined.images
+        return FeatureRows(self._features.embed(images, head), np.arange(len(images)))
+
     def other_heads(self, measured: ClassifierPredictions) -> dict[str, Alternative]:
-        """Heads that params.yaml does not ask for, against the measured model; by kind and features."""
+        """Heads that params.yaml does not ask for, against the measured model; by kind and features.
+
+        A kernel head learns from the pictures alone: with their copies it would take as many times as long.
+        """
         if self.why_no_other_heads():
             return {}
         own = self._params.model.head
         blocks = read_json(self._root / "stages/weights/weights.json").get("block_levels")
         heads = [
-            HeadParams(kind="linear", features=features, dropout=own.dropout)
-            for features in OTHER_FEATURES
-            if ("linear", features) != (own.kind, own.features) and (features == "last" or blocks)
+            HeadParams(kind=kind, features=features, dropout=own.dropout)
+            for kind, features in OTHER_HEADS
+            if (kind, features) != (own.kind, own.features) and (features == "last" or blocks)
         ]
-        return {f"{head.kind}_{head.features}": compare(self._solved_head(head), measured) for head in heads}
+        answers = {
+            f"{head.kind}_{head.features}": self._solved_head(head, copies=head.kind == "linear") for head in heads
+        }
+        return {name: compare(answer, measured) for name, answer in answers.items()}
 
     def why_no_other_heads(self) -> str:
         """Why other heads are not tried; empty where they are."""
         rows = len(self.examined.images) * (1 + self._params.augment.copies)
-        if rows <= MAX_ROWS:
+        if rows <= MAX_ROWS or self._params.evaluate.folds_fine_tune:
             return ""
-        return f"Other heads are tried on at most {MAX_ROWS:,} pictures and copies, and these are {rows:,}."
+        return (
+            f"Other heads are tried on at most {MAX_ROWS:,} pictures and copies, and these are {rows:,}; with "
+            "evaluate.folds_fine_tune: true on any number."
+        )

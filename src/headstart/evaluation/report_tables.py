@@ -61,7 +61,7 @@ def format_decimal(value: float) -> str:
 def format_area(value: float) -> str:
     """An area under a curve, at most 1: three decimals; `> 0.999` where they would read 1.000 and it is less."""
     text = format_decimal(value)
-    return "> 0.999" if text == "1.000" and value < 1 else text
+    return ">\N{NO-BREAK SPACE}0.999" if text == "1.000" and value < 1 else text
 
 
 def format_points(difference: Estimate, unit: str = " points") -> str:

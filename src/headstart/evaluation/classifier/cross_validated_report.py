@@ -27,8 +27,8 @@ NAMES = {
     "mean": "mean of both models’ probabilities",
     "linear_last": "linear head, last features",
     "linear_blocks": "linear head, features of several blocks",
-    "kernel_last": "kernel head, last features",
-    "kernel_blocks": "kernel head, features of several blocks",
+    "kernel_last": "kernel head, last features, without augmented copies",
+    "kernel_blocks": "kernel head, features of several blocks, without augmented copies",
 }
 _INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 
