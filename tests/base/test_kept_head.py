@@ -23,15 +23,14 @@ CHANGE = {
         ),
         (
             CHANGE,
-            "The head-only model was kept: the val loss of epoch 1, the lowest, differs from the head's by -0.049 on "
-            "39 pictures, and its standard error is 0.075; more val pictures may tell, or fine_tune.keep: lowest takes "
-            "that epoch.",
+            "Fine-tuning was not kept, but the head-only model: its best epoch (1) lowered the val loss by 0.049 ± "
+            "0.075 (standard error, 39 pictures), which may be chance. fine_tune.keep: lowest keeps it all the same.",
         ),
         (
             {key: value for key, value in CHANGE.items() if key != "val_loss_change_error"},
-            "The head-only model was kept: the val loss of epoch 1, the lowest, differs from the head's by -0.049 on "
-            "39 pictures, and they are one unit, which has no standard error; more val pictures may tell, or "
-            "fine_tune.keep: lowest takes that epoch.",
+            "Fine-tuning was not kept, but the head-only model: its best epoch (1) lowered the val loss by 0.049, but "
+            "the 39 pictures of val are one unit, which has no standard error. fine_tune.keep: lowest keeps it all the "
+            "same.",
         ),
     ],
     ids=["no lower loss", "within the noise", "one unit"],

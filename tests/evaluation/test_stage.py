@@ -58,7 +58,7 @@ def test_the_report_has_the_settings(project: Project) -> None:
         "blue or red: evaluation report",
         f"{tiny.TRUNK} with a new head: hidden layers 8, dropout 0.2",
         "32 px (squash)",
-        "3 of 6 blocks while fine-tuning, in the epoch that was kept",
+        "3 of 6 blocks are as pretrained in the exported model",
         "folder:data",
         "conv_stem",
     ):
@@ -74,7 +74,7 @@ def test_the_report_of_a_detector_counts_blocks_of_the_backbone_only(detect_proj
     blocks = tiny.read_json(detect_project.root / "stages/fine-tune/blocks.json")
     frozen = [row for row in blocks if row["state"] == "frozen" and row["name"] not in ("pyramid", "head")]
     assert len(blocks) == 8
-    assert f"{len(frozen)} of 6 blocks while fine-tuning" in page
+    assert f"{len(frozen)} of 6 blocks are as pretrained in the exported model" in page
 
 
 def test_the_report_counts_licences_and_duplicates(project: Project, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_fine_tuning_that_made_nothing_better_is_no_fine_tuned_model(
     assert metrics["kept_head"] == {"lr": project.params.fine_tune.lr}, "a number: dvc metrics diff stays narrow"
     assert "difference" not in metrics, "of a model from itself"
     assert f"<ul>\n<li>{sentence}</li>\n<li>" in page
-    assert f"<p>{sentence} Both columns are that one model on the " in page
+    assert "<p>Fine-tuning was not kept: both columns are one model, the head-only one, on the " in page
     assert "fine-tuning changed" not in page
     assert "the fine-tuned model finds" not in page
     assert "The fine-tuned model predicts" not in page

@@ -171,9 +171,8 @@ def test_one_se_keeps_the_head_unless_val_shows_a_gain(
     assert within_noise == (stages / "train-head/model.safetensors").read_bytes()
     assert (metrics["best_epoch"], metrics["epochs"], metrics["trained_parameters"]) == (0, 2, 0)
     assert line == (
-        "fine-tune: The head-only model was kept: the val loss of epoch 2, the lowest, differs from the head's by "
-        "-0.250 on 6 pictures, and its standard error is 0.375; more val pictures may tell, or fine_tune.keep: lowest "
-        "takes that epoch."
+        "fine-tune: Fine-tuning was not kept, but the head-only model: its best epoch (2) lowered the val loss by "
+        "0.250 ± 0.375 (standard error, 6 pictures), which may be chance. fine_tune.keep: lowest keeps it all the same."
     )
     gained, _ = model_and_history(root, fine_tune=options | {"keep": "one_se"})
     kept = tiny.read_json(stages / "fine-tune/metrics.json")

@@ -25,10 +25,11 @@ def kept_head_sentence(lr: float, metrics: Mapping[str, float]) -> str:
 
 def within_noise_sentence(metrics: Mapping[str, float]) -> str:
     """Where an epoch had a lower val loss, by no more than its standard error; numbers as in metrics.json."""
-    error = metrics.get("val_loss_change_error")
-    return (
-        f"The head-only model was kept: the val loss of epoch {metrics['val_loss_change_epoch']}, the lowest, differs "
-        f"from the head's by {metrics['val_loss_change']:+.3f} on {metrics['val_loss_change_pictures']} pictures, and "
-        + ("they are one unit, which has no standard error" if error is None else f"its standard error is {error:.3f}")
-        + "; more val pictures may tell, or fine_tune.keep: lowest takes that epoch."
-    )
+    error, pictures = metrics.get("val_loss_change_error"), metrics["val_loss_change_pictures"]
+    lowered = f"its best epoch ({metrics['val_loss_change_epoch']}) lowered the val loss by"
+    lowered += f" {-metrics['val_loss_change']:.3f}"
+    if error is None:
+        why = f"{lowered}, but the {pictures} pictures of val are one unit, which has no standard error"
+    else:
+        why = f"{lowered} ± {error:.3f} (standard error, {pictures} pictures), which may be chance"
+    return f"Fine-tuning was not kept, but the head-only model: {why}. fine_tune.keep: lowest keeps it all the same."

@@ -104,7 +104,7 @@ def _settings(
         "pretrained weights": f"{weights['source']}, licence {weights['license']}, "
         f"{weights['parameters']:,} parameters",
         "picture size": f"{spec.input.size} px ({spec.input.resize})",
-        "frozen": f"{frozen} of {len(of_backbone)} blocks while fine-tuning, in the epoch that was kept",
+        "frozen": f"{frozen} of {len(of_backbone)} blocks are as pretrained in the exported model",
         "augmented copies": f"{params.augment.copies} of each training picture",
         "train-head": _head_training(params, spec),
         "fine-tune": f"at most {params.fine_tune.max_epochs()} epochs, learning rate {params.fine_tune.lr:g}, "

@@ -165,6 +165,30 @@ def test_the_table_compares_models_picture_by_picture(evaluation: ClassifierEval
     assert {"linear head, features of several blocks", "mean of both models’ probabilities"} < set(rows)
 
 
+def test_which_other_model_is_better_is_said_in_words(evaluation: ClassifierEvaluation, facts: ReportFacts) -> None:
+    fine_tuned, head = (
+        cross_validated_results(found_with(model), evaluation, facts).section for model in ("fine_tuned", "head")
+    )
+    assert fine_tuned is not None
+    assert head is not None
+    assert "None of the other models in the last table is more accurate" in fine_tuned.sentences[-1]
+    better = "More accurate on the same pictures, beyond chance: linear head, features of several blocks."
+    assert better in head.sentences
+    assert "240 pictures to learn from each" in head.alternatives.caption
+
+
+def test_folds_that_kept_the_head_are_counted(evaluation: ClassifierEvaluation, facts: ReportFacts) -> None:
+    found = found_with("fine_tuned")
+    head, tuned = found.predictions["head"], found.predictions["fine_tuned"]
+    in_first = (found.examined.fold == 0)[:, None]
+    mixed = replace(tuned, raw=np.where(in_first, head.raw, tuned.raw))
+    found = replace(found, predictions={"head": head, "fine_tuned": mixed})
+    section = cross_validated_results(found, evaluation, facts).section
+    assert section is not None
+    sentence = f"In 1 of the {found.examined.folds} folds fine-tuning was not kept, but the head-only model."
+    assert sentence in section.sentences
+
+
 def test_all_metrics_have_their_widened_intervals(evaluation: ClassifierEvaluation, facts: ReportFacts) -> None:
     found = found_with()
     section = cross_validated_results(found, evaluation, facts).section

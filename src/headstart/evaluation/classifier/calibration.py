@@ -12,6 +12,7 @@ from headstart.evaluation.report_tables import counted
 from headstart.metrics.calibration import SplitLogits, fit_temperature
 from headstart.metrics.intervals import FEW_UNITS
 
+ABOUT_RIGHT = 0.05  # from 1: such a temperature hardly changes a probability
 VALIDATION = "of the validation set"
 OUT_OF_FOLD = "of cross-validation, each answered by a model that did not see it (test pictures apart)"
 
@@ -63,6 +64,10 @@ class CalibrationAnswers:
             )
         models = "these models were" if self.is_out_of_fold else "the model was"
         was = "overconfident" if self.temperature > 1 else "underconfident"
+        if abs(self.temperature - 1) < ABOUT_RIGHT:
+            was = (
+                "about as confident as they should be" if self.is_out_of_fold else "about as confident as it should be"
+            )
         few = " So few groups fit it badly: on pictures of other groups the confidence can be off by more than it was."
         if self.what == VALIDATION:
             few += " evaluate.folds with folds_fine_tune would fit it on all groups."

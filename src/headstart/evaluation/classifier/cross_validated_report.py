@@ -79,12 +79,14 @@ def cross_validated_section(
         notes=[*facts.notes, *([f"This interval may not hold: {accuracy.note}."] if accuracy.note else [])],
         sentences=[
             _what_was_examined(found),
+            *_kept_heads(found),
             _what_the_interval_covers(found),
             _baseline(found),
             *_weakest_label(found.metrics),
             _against_single_split(found, evaluation, kept_head=bool(facts.kept_head)),
             _exported_model(found, sum(facts.counts["train"].values()), kept_head=bool(facts.kept_head)),
             *_pinned(found),
+            *_verdict(found),
             *([found.skipped] if found.skipped else []),
         ],
         metrics=_metrics_table(found.metrics),
@@ -194,13 +196,34 @@ def _exported_model(found: CrossValidation, trained: int, *, kept_head: bool) ->
             f"The exported model is none of these: it learned from {pictures} and was fine-tuned, which "
             "evaluate.folds_fine_tune: true repeats in each fold. Its own figure is that of the test set."
         )
-    return f"The exported model is a further one, made in the same way from {pictures}."
+    tried = "" if found.model != "head" else " evaluate.folds_fine_tune: true examines what fine-tuning would give."
+    return f"The exported model is a further one, made in the same way from {pictures}.{tried}"
 
 
 def _pinned(found: CrossValidation) -> list[str]:
     if not found.pinned:
         return []
     return [f"{counted(found.pinned, 'picture')} that a source pins to test stayed apart, for the test set alone."]
+
+
+def _kept_heads(found: CrossValidation) -> list[str]:
+    """In how many folds fine-tuning made nothing better, so that the fold's model is its head."""
+    if found.model == "head":
+        return []
+    same = (found.predictions["head"].raw == found.predictions["fine_tuned"].raw).all(axis=1)
+    folds = found.examined.folds
+    kept = sum(bool(same[found.examined.fold == fold].all()) for fold in range(folds))
+    return [f"In {kept} of the {folds} folds fine-tuning was not kept, but the head-only model."] if kept else []
+
+
+def _verdict(found: CrossValidation) -> list[str]:
+    """Which of the other models, each compared by itself, are better than the measured one."""
+    if not found.alternatives:
+        return []
+    better = [NAMES[name] for name, other in found.alternatives.items() if (other.difference.low or 0) > 0]
+    if better:
+        return [f"More accurate on the same pictures, beyond chance: {'; '.join(better)}."]
+    return ["None of the other models in the last table is more accurate on the same pictures beyond chance."]
 
 
 def _metrics_table(metrics: ClassifierMetrics) -> Table:
@@ -228,7 +251,7 @@ def _alternatives_table(found: CrossValidation) -> Table:
         for name, other in models.items()
     )
     return Table(
-        f"Other models on the same folds, with {_INTERVAL}s",
+        f"Other models on the same folds, {found.learned:,.0f} pictures to learn from each, with {_INTERVAL}s",
         ("model", "accuracy", "log loss", "accuracy against the first, points"),
         rows if found.alternatives else (),
     )

@@ -54,6 +54,7 @@ def answers_json(answers: Answers | None) -> dict[str, object]:
     }
 
 
+NEARLY_ALL = 0.95
 CHANCE = 0.5  # the AUROC of a score that says nothing
 _INTERVAL = "95 % interval"
 _SHARE_NAMES = {1: "one_label", 2: "two_labels"}
@@ -146,6 +147,11 @@ def _set_sentences(sets: SetFigures) -> tuple[str, ...]:
         f"On the test pictures {_in_words(sets.coverage)} do. The sets hold {size} labels on average. Counts of this "
         f"test set: {one} hold one label, {two} two, none is empty.",
     ]
+    if sets.shares.get(1, 0.0) >= NEARLY_ALL and sets.confidence < NEARLY_ALL:
+        sentences.append(
+            f"Nearly every set holds one label, since the model is right more often than {promised}; with a higher "
+            "evaluate.confidence it names two labels more often."
+        )
     if sets.note:
         sentences.append(f"{sets.note[0].upper()}{sets.note[1:]}.")
     short = {"all labels together": sets.coverage, **{f"“{label}”": one for label, one in sets.by_label.items()}}
