@@ -44,7 +44,7 @@ def test_alike_pictures_widen_the_intervals() -> None:
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
-@pytest.mark.parametrize(("pictures", "factor"), [(10, 2.1**0.5), (40, 1.35**0.5), (1000, 1.11**0.5)])
+@pytest.mark.parametrize(("pictures", "factor"), [(10, 2.2**0.5), (40, 1.45**0.5), (1000, 1.21**0.5)])
 def test_intervals_are_widened_where_there_are_few_pictures(pictures: int, factor: float) -> None:
     found = widen(Estimate(0.8, 0.7, 0.85), pictures)
     assert found.value == 0.8
@@ -53,7 +53,7 @@ def test_intervals_are_widened_where_there_are_few_pictures(pictures: int, facto
 
 def test_a_share_stays_one() -> None:
     found = widen(Estimate(0.98, 0.9, 1.0, note="only 10 units"), 10)
-    assert found.low == pytest.approx(0.98 - 0.08 * 2.1**0.5)
+    assert found.low == pytest.approx(0.98 - 0.08 * 2.2**0.5)
     assert (found.high, found.note) == (1.0, "only 10 units")
     assert widen(Estimate(None, absent="no picture"), 10) == Estimate(None, absent="no picture")
 
