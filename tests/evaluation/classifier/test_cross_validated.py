@@ -266,7 +266,7 @@ def test_the_report_begins_with_it_and_without_it_with_the_test_set(tmp_path: Pa
     both, without = pages
     assert both.index('id="cross-validation"') < both.index('id="summary"')
     assert both.count('class="big"') == 2
-    assert "First cross-validation: all pictures, by models made like the exported one. Then the" in both
+    assert "First cross-validation: all pictures, each predicted by a model that did not see it. Then the" in both
     assert both.index("The backbone may have seen these.") < both.index("The head alone predicts")
     assert [page.count("The backbone may have seen these.") for page in pages] == [1, 1]
     assert ['<h2 id="summary">Test set</h2>' in page for page in pages] == [True, False]
