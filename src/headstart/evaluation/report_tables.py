@@ -13,6 +13,7 @@ from headstart.metrics.intervals import FEW_UNITS
 Cell = str | int | float
 
 EXPORTED_BY_LABEL = "Metrics of the exported model by label"
+INTERVAL = "95\N{NO-BREAK SPACE}% interval"  # head of a column
 ABSENT = "–"  # in a cell without a value
 _MAX_CONFUSIONS = 10  # pairs of labels listed
 
@@ -74,6 +75,11 @@ def _signed(share: float | None) -> str:
     assert share is not None
     points = round(100 * share, 1) + 0.0  # no negative zero
     return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter, as a sentence or a caption begins."""
+    return text[0].upper() + text[1:]
 
 
 def format_cell(value: Cell) -> str:
@@ -148,6 +154,13 @@ def metric_rows(
         )
         for spec in specs
     ]
+
+
+def baseline_sentence(targets: Ints, labels: Sequence[str]) -> str:
+    """What the most frequent label alone would get right, without a full stop; `targets` are class numbers, (n,)."""
+    support = np.bincount(targets, minlength=len(labels))
+    most = labels[int(support.argmax())]
+    return f"Always predicting “{most}” would be correct for {format_percent(support.max() / support.sum())}"
 
 
 def class_table(

@@ -13,7 +13,15 @@ from headstart.base.errors import UserError, did_you_mean
 from headstart.base.manifest import Image
 from headstart.base.parallel import parallel_map
 from headstart.base.stored_picture import open_stored_picture
-from headstart.evaluation.report_tables import Table, counted, format_decimal, format_estimate, format_percent
+from headstart.evaluation.report_tables import (
+    INTERVAL,
+    Table,
+    capital,
+    counted,
+    format_decimal,
+    format_estimate,
+    format_percent,
+)
 from headstart.metrics import detection_slices
 from headstart.metrics.estimate import estimate_json
 from headstart.metrics.slices import (
@@ -22,6 +30,7 @@ from headstart.metrics.slices import (
     Adjust,
     SliceFigure,
     Slicing,
+    as_it_is,
     slice_by_number,
     slice_by_value,
     slice_figures,
@@ -41,14 +50,14 @@ class ExaminedPictures:
         correct: 1.0 where the prediction is the label, else 0.0, (n,).
         units: the number of each picture's unit, (n,).
         what: which pictures and which model, as in `the 44 test pictures, predicted by the exported model`.
-        adjust: widens the intervals where several models predicted them; None: one did.
+        adjust: widens the intervals where several models predicted them.
     """
 
     images: Sequence[Image]
     correct: Floats
     units: Ints
     what: str
-    adjust: Adjust | None = None
+    adjust: Adjust = as_it_is
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,7 @@ def slice_results(
         root: the repository root.
     """
     slicings = divide(examined.images, keys, root)
-    adjust = {} if examined.adjust is None else {"adjust": examined.adjust}
-    figures = slice_figures(slicings, examined.correct, examined.units, **adjust)
+    figures = slice_figures(slicings, examined.correct, examined.units, examined.adjust)
     return present_slices(figures, examined.what, ACCURACY)
 
 
@@ -179,7 +187,7 @@ def present_slices(
         by_key.setdefault(figure.key, []).append(figure)
     metrics = {key: {figure.name: _json(figure, metric) for figure in own[:MOST_SHOWN]} for key, own in by_key.items()}
     section = SliceSection(
-        heading=f"{_capital(metric.name)} by slice",
+        heading=f"{capital(metric.name)} by slice",
         intro=f"Of {what}. The worst slice comes first. The intervals are wider than elsewhere: they hold for "
         f"all {counted(len(figures), 'slice')} at once, since among many one is bad by chance."
         f"{_small_slices(figures)}{metric.remark}",
@@ -215,10 +223,6 @@ def worse_sentence(figure: SliceFigure, looks: int, metric: SliceMetric) -> str:
     )
 
 
-def _capital(name: str) -> str:
-    return name[0].upper() + name[1:]
-
-
 def _json(figure: SliceFigure, metric: SliceMetric) -> dict[str, object]:
     return {**estimate_json(metric.key, figure.own), "pictures": figure.pictures}
 
@@ -232,5 +236,5 @@ def _table(key: str, figures: Sequence[SliceFigure], metric: SliceMetric) -> Tab
         value, interval = format_estimate(figure.own, metric.format)
         rest, _ = format_estimate(figure.rest, metric.format)
         rows.append((figure.name, figure.pictures, value, interval, rest, "yes" if figure.is_worse else ""))
-    header = (_name(key), "pictures", metric.name, "95\N{NO-BREAK SPACE}% interval", "the rest", "worse than the rest")
-    return Table(f"{_capital(metric.name)} by {_name(key)}{more}{about}", header, tuple(rows))
+    header = (_name(key), "pictures", metric.name, INTERVAL, "the rest", "worse than the rest")
+    return Table(f"{capital(metric.name)} by {_name(key)}{more}{about}", header, tuple(rows))

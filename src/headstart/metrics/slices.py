@@ -99,12 +99,13 @@ def slice_by_number(key: str, values: Floats, describe: Callable[[float], str] =
     return slice_by_value(key, texts, order=lambda name: names.index(name) if name in names else len(names))
 
 
-def _as_it_is(estimate: Estimate, pictures: int) -> Estimate:
+def as_it_is(estimate: Estimate, pictures: int) -> Estimate:
+    """The `Adjust` of answers by one model, whose intervals count as they are."""
     return estimate
 
 
 def slice_figures(
-    slicings: Sequence[Slicing], correct: Floats, units: Ints, adjust: Adjust = _as_it_is
+    slicings: Sequence[Slicing], correct: Floats, units: Ints, adjust: Adjust = as_it_is
 ) -> list[SliceFigure]:
     """Accuracy of all slices, as `compare_slices` gives it.
 

@@ -65,9 +65,7 @@ class CalibrationAnswers:
         models = "these models were" if self.is_out_of_fold else "the model was"
         was = "overconfident" if self.temperature > 1 else "underconfident"
         if abs(self.temperature - 1) < ABOUT_RIGHT:
-            was = (
-                "about as confident as they should be" if self.is_out_of_fold else "about as confident as it should be"
-            )
+            was = f"about as confident as {'they' if self.is_out_of_fold else 'it'} should be"
         few = " So few groups fit it badly: on pictures of other groups the confidence can be off by more than it was."
         if self.what == VALIDATION:
             few += " evaluate.folds with folds_fine_tune would fit it on all groups."

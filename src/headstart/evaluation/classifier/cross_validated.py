@@ -5,12 +5,8 @@ from dataclasses import dataclass, field
 
 from headstart.cross_validation.figures import Alternative, CrossValidation
 from headstart.cross_validation.out_of_fold import out_of_fold_json
-from headstart.evaluation.classifier.cross_validated_report import (
-    NAMES,
-    CrossValidatedSection,
-    cross_validated_section,
-    width_ratio,
-)
+from headstart.evaluation.classifier.cross_validated_report import CrossValidatedSection, cross_validated_section
+from headstart.evaluation.classifier.cross_validated_sentences import NAMES, width_ratio
 from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.writer import NO_OUT_OF_FOLD
 from headstart.metrics.classification import ClassifierEvaluation

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from headstart.evaluation.charts import Plot
 from headstart.evaluation.classifier.cross_validated_report import CrossValidatedSection, Gain, gain_sentence
 from headstart.evaluation.classifier.gallery import Mistake
@@ -16,7 +14,13 @@ from headstart.evaluation.classifier.metric_tables import (
 from headstart.evaluation.classifier.unknown_report import AnswersSection
 from headstart.evaluation.report_facts import ReportFacts
 from headstart.evaluation.report_page import improvement_sentence, render_page
-from headstart.evaluation.report_tables import counted, format_percent, interval_sentence, metric_rows
+from headstart.evaluation.report_tables import (
+    baseline_sentence,
+    counted,
+    format_percent,
+    interval_sentence,
+    metric_rows,
+)
 from headstart.evaluation.slices import SliceSection
 from headstart.metrics.calibration import ClassifierPredictions
 from headstart.metrics.classification import ClassifierEvaluation
@@ -84,7 +88,6 @@ def summary_sentences(
     fine_tuned = evaluation.fine_tuned
     accuracy = fine_tuned.accuracy.value
     assert accuracy is not None
-    support = np.bincount(predictions.labels, minlength=len(labels))
     improvement = []
     if not kept_head and evaluation.difference.low is not None:
         improvement = [improvement_sentence(evaluation.difference, "accuracy")]
@@ -96,7 +99,6 @@ def summary_sentences(
         interval_sentence(
             "its accuracy", fine_tuned.accuracy, format_percent, pictures=fine_tuned.pictures, units=fine_tuned.units
         ),
-        f"Always predicting “{labels[int(support.argmax())]}” would be correct for "
-        f"{format_percent(support.max() / support.sum())}.",
+        f"{baseline_sentence(predictions.labels, labels)}.",
         *([" ".join(improvement)] if improvement else []),
     ]

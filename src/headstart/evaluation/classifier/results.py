@@ -12,7 +12,7 @@ from headstart.base.units import unit_numbers
 from headstart.cross_validation.figures import CrossValidation, widen
 from headstart.evaluation.classifier.calibration import choose_calibration
 from headstart.evaluation.classifier.cross_validated import cross_validated_results
-from headstart.evaluation.classifier.cross_validated_report import NAMES
+from headstart.evaluation.classifier.cross_validated_sentences import NAMES
 from headstart.evaluation.classifier.curves import classifier_plot_csvs
 from headstart.evaluation.classifier.gallery import find_mistakes, mistake_gallery
 from headstart.evaluation.classifier.model_features import ModelFeatures

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from headstart.evaluation.classifier.unknown import Answers, SetFigures, UnknownFigures
 from headstart.evaluation.report_tables import (
     Table,
+    capital,
     counted,
     format_area,
     format_estimate,
@@ -112,7 +113,7 @@ def _unknown_sentences(unknown: UnknownFigures) -> tuple[str, ...]:
         f"it takes {_in_words(missed.fpr95)} for a label.",
     ]
     if unknown.note:
-        sentences.append(f"{unknown.note[0].upper()}{unknown.note[1:]}.")
+        sentences.append(f"{capital(unknown.note)}.")
     if unknown.left_out:
         others = "one of the other labels" if len(unknown.left_out) > 2 else "the other label"
         worst = max(unknown.left_out, key=lambda label: unknown.left_out[label].fpr95.value or 0)
@@ -153,7 +154,7 @@ def _set_sentences(sets: SetFigures) -> tuple[str, ...]:
             "evaluate.confidence it names two labels more often."
         )
     if sets.note:
-        sentences.append(f"{sets.note[0].upper()}{sets.note[1:]}.")
+        sentences.append(f"{capital(sets.note)}.")
     short = {"all labels together": sets.coverage, **{f"“{label}”": one for label, one in sets.by_label.items()}}
     below = [name for name, figure in short.items() if figure.high is not None and figure.high < sets.confidence]
     if below:
