@@ -111,7 +111,7 @@ def read_set(folder: Path, embed: Callable[[Pixels], Floats], spec: InputSpec, m
     pixels, taken = [], []
     for number in pick_for_bank(numbers, 0, most):
         try:
-            pixels.append(preprocess(read_picture(paths[number]), spec).pixels)
+            pixels.append(preprocess(read_picture(paths[number]), spec).pixels[0])
         except PictureError:
             continue
         taken.append(paths[number].relative_to(folder))

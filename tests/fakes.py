@@ -25,7 +25,7 @@ class FakeDetector:
 
     def preprocess(self, data: bytes, max_pixels: int) -> PreprocessedImage:
         valid = validate_picture(data, max_pixels=max_pixels)
-        return PreprocessedImage(np.zeros((1, 1, 3), np.uint8), valid.width, valid.height)
+        return PreprocessedImage(np.zeros((1, 1, 1, 3), np.uint8), valid.width, valid.height)
 
     def predict_batch(self, images: Sequence[PreprocessedImage]) -> list[ModelOutput]:
         return [ModelOutput(boxes=self.boxes(image.width, image.height)) for image in images]

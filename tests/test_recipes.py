@@ -22,7 +22,7 @@ from trees import OpenImages, stanford_dogs
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECT = ("solar-modules", "raccoon", "open-images-detector")
-FOR_DETECTORS = {"model.pyramid", "model.class_agnostic_nms", "augment.mosaic"}
+FOR_DETECTORS = {"model.tiles", "model.pyramid", "model.class_agnostic_nms", "augment.mosaic"}
 FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling", "keep")} | {
     "train_head.sampling",
     "evaluate.confidence",
@@ -67,7 +67,8 @@ def test_a_recipe_has_every_key(recipe: Path) -> None:
             if isinstance(value, dict) and key not in ("fetch", "downloads"):
                 yield from (f"{key}.{inner}" for inner in keys(value))
 
-    others = {"model.head.kind"} | (FOR_CLASSIFIERS if whole["task"] == "detect" else FOR_DETECTORS)
+    of_steps = {"train_head.min_steps", "train_head.warmup_steps", "fine_tune.warmup_steps"}
+    others = {"model.head.kind"} | of_steps | (FOR_CLASSIFIERS if whole["task"] == "detect" else FOR_DETECTORS)
     if whole["task"] == "classify" and whole["model"]["head"]["kind"] != "mlp":
         assert not OF_EPOCHS & set(keys(given))
         others |= OF_EPOCHS

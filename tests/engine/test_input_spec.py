@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageOps
 from timm.data.transforms_factory import create_transform
 
 import tiny
@@ -43,6 +44,18 @@ def test_squash_is_pillows_resize(shape: tuple[int, int]) -> None:
         assert np.array_equal(pixels, np.asarray(image.resize((48, 48), resampling)))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_letterbox_is_pillows_pad(shape: tuple[int, int]) -> None:
+    """ImageOps.pad keeps the aspect ratio too; its position of an odd remainder is another rounding."""
+    image = tiny.texture(sum(shape), 1, shape)
+    pixels = resize_to_input(image.copy(), input_spec(resize="letterbox"))
+    contained = ImageOps.contain(image, (48, 48), Pillow.Resampling.BICUBIC)
+    left, top = (48 - contained.width) // 2, (48 - contained.height) // 2
+    inside = pixels[top : top + contained.height, left : left + contained.width]
+    assert np.array_equal(inside, np.asarray(contained))
+    assert (pixels == 127).sum() >= 3 * (48 * 48 - contained.width * contained.height)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     pixels = resize_to_input(tiny.texture(1, 0).convert(mode), input_spec())
@@ -50,7 +63,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert pixels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
 def test_a_large_jpeg_may_be_decoded_smaller_and_shows_the_same(resize: str) -> None:
     data = encoded(picture(3, (1200, 900)), "JPEG")
     with Pillow.open(io.BytesIO(data)) as draft, Pillow.open(io.BytesIO(data)) as decoded:
@@ -60,7 +73,7 @@ def test_a_large_jpeg_may_be_decoded_smaller_and_shows_the_same(resize: str) -> 
     assert np.abs(small - full).mean() < 2
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
 def test_boxes_go_to_the_input_and_back(resize: str) -> None:
     spec = input_spec(size=96, resize=resize, crop=0.875)
     boxes = np.array([[60, 40, 100, 80], [50, 30, 90, 110]], np.float32)
@@ -68,6 +81,8 @@ def test_boxes_go_to_the_input_and_back(resize: str) -> None:
     assert boxes_from_input(in_input, 160, 120, spec) == pytest.approx(boxes, abs=1e-3)
     if resize == "squash":
         assert in_input[0].tolist() == pytest.approx([36, 32, 60, 64])
+    elif resize == "letterbox":  # 96 x 72, 12 rows of grey above it
+        assert in_input[0].tolist() == pytest.approx([36, 36, 60, 60])
     else:  # a picture of 160 x 120 is 145 x 109 in the input's scale, of which 24 columns are cut off on the left
         (beyond,) = boxes_to_input(np.array([[0, 40, 40, 80]], np.float32), 160, 120, spec)
         assert beyond[0] == pytest.approx(-24, abs=1)

@@ -15,6 +15,7 @@ from headstart.base.manifest import Image
 from headstart.engine import pixels
 from headstart.engine.input_spec import InputSpec, Pixels
 from headstart.engine.pixels import load_pixels, load_pixels_or_lazy, read_pixels
+from headstart.engine.tiles import Tile
 
 
 def stored(root: Path, count: int = 5) -> list[Image]:
@@ -138,9 +139,9 @@ def test_a_flipped_byte_is_noticed_and_its_picture_decoded_anew(
     file.write_bytes(whole[: start + 1000] + bytes([whole[start + 1000] ^ 1]) + whole[start + 1001 :])
     read: list[str] = []
 
-    def read_and_note(path: Path, spec: InputSpec) -> Pixels:
+    def read_and_note(path: Path, spec: InputSpec, tile: Tile | None) -> Pixels:
         read.append(path.name)
-        return read_pixels(path, spec)
+        return read_pixels(path, spec, tile)
 
     monkeypatch.setattr(pixels, "read_pixels", read_and_note)
     assert np.array_equal(load_pixels(images, tmp_path, input_spec(), "decode"), expected)

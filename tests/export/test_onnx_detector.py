@@ -145,8 +145,10 @@ def test_the_exported_graph_suppresses_across_labels(detect_project: Project, tm
         expected, nms_iou = write_detector_model(folder, tensors, spec, pixels, class_agnostic_nms=across)
         shutil.copyfile(detect_project.root / "stages/export/labels.json", folder / "labels.json")
         outputs = Predictor(folder).detector_output(pixels)
-        assert (outputs.labels == expected.labels).mean() > 0.95, "but for boxes of the same score"
-        overlaps = [box_iou(boxes, boxes).fill_diagonal_(0).max() for boxes in torch.from_numpy(outputs.boxes)]
+        # Not label by label: the last bit decides which of two boxes of nearly the same score comes first.
+        np.testing.assert_allclose(outputs.scores, expected.scores, atol=1e-4)
+        found = [torch.from_numpy(b[s > 0]) for b, s in zip(outputs.boxes, outputs.scores, strict=True)]
+        overlaps = [box_iou(boxes, boxes).fill_diagonal_(0).max() for boxes in found]
         most[across] = max(map(float, overlaps))
         assert set(outputs.labels[outputs.scores > 0].tolist()) == {0, 1}
     assert most[True] <= nms_iou + 1e-5

@@ -115,6 +115,34 @@ def random_targets(counts: Sequence[int], seed: int = 1) -> list[Tensor]:
     return targets
 
 
+def test_balanced_weights_are_1_over_all_boxes_and_larger_for_the_rare() -> None:
+    targets = [torch.tensor([[0.0, 0, 0, 9, 9]] * 6), torch.zeros(0, 5), torch.tensor([[2.0, 0, 0, 9, 9]] * 2)]
+    weights = detector.balanced_weights(targets, 3)
+    assert weights.tolist() == pytest.approx([8 / 18, 8 / 3, 8 / 6])  # the second label has no box
+    assert 6 * weights[0] + 2 * weights[2] == pytest.approx(8 * 2 / 3)
+
+
+@pytest.mark.usefixtures("all_sampled")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_weight_is_the_loss_of_so_many_boxes_of_that_label(name: str) -> None:
+    """Twice the weight adds what the label's true boxes have in the classification loss; 1 changes nothing."""
+    network = build(name).eval()
+    targets = detector.pad_targets(random_targets((4, 2)))
+    targets[..., 0] = torch.where(targets[..., 0] >= 0, targets[..., 0] % 2, -1.0)  # label 2 has no box
+    outputs = network(torch.randn(2, 3, SIZE, SIZE)).detach()
+
+    def loss_at(*weights: float) -> float:
+        return detector.loss(network, outputs, targets, torch.tensor(weights).float()).item()
+
+    plain = detector.loss(network, outputs, targets).item()
+    assert loss_at(1, 1, 1) == pytest.approx(plain, rel=1e-5)
+    assert loss_at(1, 1, 9) == pytest.approx(plain, rel=1e-5)
+    one, two = loss_at(2, 1, 1) - plain, loss_at(3, 1, 1) - plain
+    assert one > 1e-3
+    assert two == pytest.approx(2 * one, rel=1e-3)
+    assert loss_at(2, 2, 1) - plain == pytest.approx(one + loss_at(1, 2, 1) - plain, rel=1e-3)
+
+
 @pytest.mark.usefixtures("all_sampled")
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("counts", [(3, 0, 1, 12), (0, 0), (40, 5)])

@@ -185,8 +185,8 @@ def run_weights(root: Path, source: str, name: str = LITE) -> dict[str, Any]:
     return facts
 
 
-def test_a_file_of_torchvisions_is_loaded_but_for_its_predictor(tmp_path: Path) -> None:
-    """Such a file is for 91 labels, and frozen batch norms have no num_batches_tracked."""
+def test_a_file_of_torchvisions_is_loaded(tmp_path: Path) -> None:
+    """Such a file is for COCO's labels, and frozen batch norms have no num_batches_tracked."""
     torch.manual_seed(5)
     tensors = {
         n: t
@@ -198,15 +198,54 @@ def test_a_file_of_torchvisions_is_loaded_but_for_its_predictor(tmp_path: Path) 
     assert (facts["name"], facts["source"]) == (LITE, "coco.safetensors")
     assert facts["input"]["mean"] == [0.5] * 3
     found = load_file(tmp_path / "stages/weights/pretrained.safetensors")
-    left_out = {n for n in tensors if n not in found}
-    assert left_out == {
-        f"head.classification_head.module_list.{n}.1.{kind}" for n in range(6) for kind in ("weight", "bias")
-    }
-    assert all(torch.equal(found[n], tensors[n]) for n in tensors if n not in left_out)
+    assert all(torch.equal(found[n], tensors[n]) for n in tensors)
     network = detector.build_from_pretrained(found, make_spec(LITE))
     assert torch.equal(network.trunk.state_dict()["layers.0.0.0.weight"], tensors["backbone.features.0.0.0.weight"])
     bias = tensors["head.regression_head.module_list.2.1.bias"]
     assert torch.equal(network.head.state_dict()["layers.regression_head.module_list.2.1.bias"], bias)
+
+
+def test_a_predictor_of_other_labels_than_cocos_is_left_out(tmp_path: Path) -> None:
+    """Nobody knows whose rows those are."""
+    tensors = torchvision_detectors.create_detector(LITE, 7).state_dict()
+    save_file(tensors, tmp_path / "mine.safetensors")
+    run_weights(tmp_path, "mine.safetensors")
+    found = load_file(tmp_path / "stages/weights/pretrained.safetensors")
+    assert {n for n in tensors if n not in found} == {
+        f"head.classification_head.module_list.{n}.1.{kind}" for n in range(6) for kind in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
+def test_a_label_of_cocos_keeps_its_rows(name: str) -> None:
+    """Scores of two labels that COCO has, and of the background, are those of the COCO model at every place."""
+    size = SIZES.get(name, 96)
+    labels = ("Dining_Table", "widget", "cat", "N/A")
+    assert torchvision_detectors.shared_labels(name, labels) == ["Dining_Table", "cat"]
+    torch.manual_seed(7)
+    coco = torchvision_detectors.create_detector(name, len(torchvision_detectors.coco_labels(name)))
+    spec = make_spec(name, size)
+    both = [
+        detector.build_from_pretrained(coco.state_dict(), spec.model_copy(update={"labels": chosen}))
+        for chosen in (tuple(torchvision_detectors.coco_labels(name)), labels)
+    ]
+    heads = [network.head for network in both]
+    first = 0 if name.startswith(("fcos", "retinanet")) else 1
+    rows = [torchvision_detectors.coco_labels(name).index(label) + first for label in ("dining table", "cat")]
+    background = list(range(first))
+    if isinstance(heads[0], FasterRcnnDetectionHead):
+        crops = torch.rand(5, heads[0].predictor.cls_score.in_features)
+        (scores, boxes), (new_scores, new_boxes) = (head.get_submodule("predictor")(crops) for head in heads)
+        boxes, new_boxes = boxes.unflatten(1, (-1, 4)), new_boxes.unflatten(1, (-1, 4))
+        assert torch.equal(new_boxes[:, [1, 3]], boxes[:, rows])
+        known = [n for n, label in enumerate(torchvision_detectors.coco_labels(name), 1) if label != "N/A"]
+        torch.testing.assert_close(new_boxes[:, 2], boxes[:, known].mean(1))
+    else:
+        with torch.no_grad():
+            maps = both[0].pyramid_features(torch.randn(1, 3, size, size))
+            scores, new_scores = (head(maps)[0][:, : -(5 if name.startswith("fcos") else 4)] for head in heads)
+    torch.testing.assert_close(new_scores[:, [*background, first, first + 2]], scores[:, [*background, *rows]])
+    assert not torch.equal(new_scores[:, first + 1], scores[:, rows[0]]), "widget has rows of its own"
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("invalid hash value\nsecond line")])

@@ -26,10 +26,6 @@ ALL_FROZEN = {"fine_tune.freeze_depth": -1, "fine_tune.cache_frozen": False}
         ({"train_head.label_smoothing": 0.1}, "train_head.label_smoothing: 0.1: only for task: classify; give 0"),
         ({"fine_tune.label_smoothing": 0.1}, "fine_tune.label_smoothing: 0.1: only for task: classify; give 0"),
         (
-            {"train_head.class_weights": "balanced"},
-            "train_head.class_weights: 'balanced': only for task: classify; give 'none'",
-        ),
-        (
             {"train_head.sampling": "balanced"},
             "train_head.sampling: 'balanced': only for task: classify; give 'shuffled'",
         ),

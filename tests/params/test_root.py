@@ -41,8 +41,10 @@ def test_every_key_is_in_the_default_recipe_but_for_those_of_some_kinds_of_sourc
         for key, inner in getattr(section, "model_fields", {}).items():
             of_others = f"{name}.{key}" in (  # of detectors, and of heads that train in epochs
                 "model.pyramid",
+                "model.tiles",
                 "model.class_agnostic_nms",
                 "augment.mosaic",
+                "fine_tune.warmup_steps",  # the recipe has warmup_epochs
                 *(f"train_head.{option}" for option in LOOP_OPTIONS),
             )
             assert (inner.alias or key) in given[name] or name == "fetch" or of_others, f"{name}.{key}"

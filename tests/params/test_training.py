@@ -7,7 +7,7 @@ import pytest
 from edited_recipe import RECIPE, edit_params, error_line, write_params
 from headstart.params.reader import load_params
 from headstart.params.root import Params
-from headstart.params.training import TrainHeadParams
+from headstart.params.training import FineTuneParams, TrainHeadParams
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,11 @@ from headstart.params.training import TrainHeadParams
             "fine_tune.unfreeze",
             [{"epoch": 0, "depth": -1}, {"epoch": 6, "depth": 11}],
             "fine_tune: unfreeze: epoch 6 never comes: there are 6 epochs",
+        ),
+        (
+            "fine_tune.warmup_steps",
+            20,
+            "fine_tune: warmup_steps and warmup_epochs are both set; give 0 for one of them",
         ),
     ],
 )
@@ -90,6 +95,18 @@ def test_both_ways_to_balance_are_one_too_many(tmp_path: Path) -> None:
     text = RECIPE.replace("class_weights: none", "class_weights: balanced", 1)
     text = text.replace("sampling: shuffled", "sampling: balanced", 1)
     assert error_line(write_params(tmp_path, text)).startswith("train_head: sampling and class_weights both")
+
+
+def test_auto_epochs_have_no_least_number_of_steps(tmp_path: Path) -> None:
+    path = edit_params(tmp_path, {"train_head.epochs": "auto", "train_head.min_steps": 100})
+    assert error_line(path).startswith("train_head: min_steps: epochs: auto finds its own end; give min_steps: 0")
+
+
+@pytest.mark.parametrize(("batches", "epochs"), [(10, 50), (11, 46), (100, 5), (101, 5), (124, 5), (200, 5)])
+def test_a_small_set_gets_more_epochs(batches: int, epochs: int) -> None:
+    section = FineTuneParams(epochs=5, min_steps=500, lr=1, freeze_depth=0)
+    assert section.for_batches(batches).max_epochs() == epochs
+    assert epochs * batches >= 500
 
 
 def test_auto_epochs_load_and_come_back_from_plain_values(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ SIZES = [(48, 40), (32, 32), (300, 300), (33, 500), (640, 90)]
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING_FILTERS)
-@pytest.mark.parametrize("how", ["squash", "crop"])
+@pytest.mark.parametrize("how", ["squash", "crop", "letterbox"])
 def test_the_browser_resizes_as_pillow_does(page: chromium.Chromium, interpolation: str, how: str) -> None:
     """The same pixels to the last bit, larger and smaller. For tall pictures Pillow (13) does the vertical pass first,
     and rounding and clipping between the passes differ: at most 6 of 255 on noise, the worst case."""

@@ -118,7 +118,7 @@ def test_the_browser_predicts_the_same_boxes(
     monkeypatch.chdir(ONNXRUNTIME_WEB.parents[1])
     folder = home / "stages/export"
     path = find_examples(folder)[0].path
-    for how in ("squash", "crop"):
+    for how in ("squash", "crop", "letterbox"):
         labels = tiny.read_json(folder / "labels.json")
         changed = tmp_path / how
         shutil.copytree(home / "stages", changed / "stages")

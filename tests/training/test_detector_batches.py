@@ -139,7 +139,7 @@ def test_feature_maps_beyond_cache_gb_are_computed_every_epoch_and_train_the_sam
 def test_the_history_has_the_columns_that_evaluate_reads(detect_project: Project) -> None:
     for stage in ("train-head", "fine-tune"):
         header = (detect_project.root / f"stages/{stage}/history.csv").read_text().splitlines()[0]
-        assert header == "epoch,lr,train_loss,val_loss,val_AP,val_AP50"
+        assert header == "epoch,lr,train_loss,val_loss,val_AP,val_AP50,val_fitness"
 
 
 def test_the_evaluation_of_a_detector(detect_project: Project) -> None:

@@ -235,6 +235,13 @@ def test_the_learning_rate_rises_then_falls_between_0_and_1(epochs: int, steps: 
     assert all(one >= other for one, other in itertools.pairwise(rates[top:]))
 
 
+def test_a_warm_up_in_steps_is_the_same_whatever_an_epoch_has() -> None:
+    params = make_params(epochs=4, warmup_epochs=0, warmup_steps=6)
+    assert [lr_factor(step, 5, params) for step in range(6)] == [(step + 1) / 7 for step in range(6)]
+    assert lr_factor(6, 5, params) == 1
+    assert lr_factor(3, 50, params) == 4 / 7
+
+
 def test_the_learning_rate_in_the_history_is_that_of_the_last_step(tmp_path: Path) -> None:
     params = make_params()
     train(tmp_path, params, make_network())

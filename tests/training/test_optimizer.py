@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,7 +14,7 @@ import tiny
 from conftest import Project
 from headstart.models import classifier
 from headstart.models.file import read_model_file
-from headstart.models.freeze import freeze_blocks, list_blocks
+from headstart.models.freeze import Block, freeze_blocks, list_blocks
 from headstart.params.root import HeadParams
 from headstart.training import train_head
 from headstart.training.loop_state import BestEpoch
@@ -66,6 +67,20 @@ def test_a_gradient_in_another_memory_layout() -> None:
         AdamW([ParamGroup([weight])], 0.1).step(0.1)
         found.append(weight.detach())
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_backbones_rates_are_apart_from_the_heads() -> None:
+    network = nn.Module()
+    network.trunk = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    network.head = nn.Linear(3, 2)
+    blocks = [Block(n, str(n), (f"{n}.weight", f"{n}.bias"), 12) for n in range(2)]
+    rates = {
+        id(parameter): group.lr_scale
+        for group in param_groups_layer_decay(network, blocks, 0.5, backbone_lr_scale=0.1)
+        for parameter in group.parameters
+    }
+    found = [rates[id(layer.weight)] for layer in (*network.trunk, network.head)]
+    assert found == pytest.approx([0.1 * 0.25, 0.1 * 0.5, 1.0])
 
 
 def test_a_step_does_not_import_the_compiler() -> None:

@@ -17,6 +17,7 @@ from headstart.base.manifest import Annotation, Image, Manifest, read_manifest, 
 from headstart.base.memory import keep_freed_memory
 from headstart.base.parallel import parallel_map
 from headstart.base.stored_picture import open_stored_picture
+from headstart.base.threads import one_torch_thread
 from headstart.params.root import Params
 
 AugmentedCopy = tuple[Image, tuple[Annotation, ...]]
@@ -45,8 +46,8 @@ def augment(params: Params, root: Path, *, boxes: bool) -> None:
         ]
 
     keep_freed_memory()
-    torch.set_num_threads(1)  # pictures are transformed in parallel, one a core
-    copies = [copy for of_image in parallel_map(make_copies, originals, "copies") for copy in of_image]
+    with one_torch_thread():  # pictures are transformed in parallel, one a core
+        copies = [copy for of_image in parallel_map(make_copies, originals, "copies") for copy in of_image]
     write_manifest(_merge_copies(train, originals, copies), out / "train.json")
     write_json(out / "metrics.json", {"originals": len(originals), "copies": len(copies)})
     print(f"augment: {len(originals):,} training pictures, {len(copies):,} copies stored; stages/augment/preview.jpg")

@@ -18,5 +18,6 @@ __all__ = [
     "reproduce",
     "stage_lock",
     "stored_picture",
+    "threads",
     "units",
 ]

@@ -36,6 +36,8 @@ class Image(_Record):
     columns: dict[str, str] | None = None  # further columns of the table it is from
     place: int | None = None  # in the order of its source's file names, without folders
     copy_of: int | None = None  # id of the original of an augmented copy
+    tile: tuple[int, int] | None = None  # left and top of this part of the picture in the file
+    tile_of: int | None = None  # id of the picture that it is a part of
     license: str | None = None
     author: str | None = None
     landing_url: str | None = None

@@ -14,6 +14,7 @@ from headstart.base.arrays import Floats
 from headstart.base.cache_dir import mark_used
 from headstart.base.code_digest import code_digest
 from headstart.base.parallel import parallel_map
+from headstart.base.threads import one_torch_thread
 from headstart.cross_validation.folds import Examined
 from headstart.features.row_cache import read_cached_rows, write_cached_rows
 
@@ -83,12 +84,8 @@ class AnswerCache:
             return write_cached_rows(self.folder, names[fold], answer_fold(fold).detach().double())
 
         if parallel and missing:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
+            with one_torch_thread():
                 found = parallel_map(answer_and_store, missing, f"evaluate: {self.description}")
-            finally:
-                torch.set_num_threads(threads)
         else:
             found = [answer_and_store(fold) for fold in missing]
         for some in found:

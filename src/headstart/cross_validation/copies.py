@@ -14,6 +14,7 @@ from headstart.base.code_digest import code_digest
 from headstart.base.files import read_json, write_json
 from headstart.base.manifest import Image, read_manifest
 from headstart.base.parallel import parallel_map
+from headstart.base.threads import one_torch_thread
 from headstart.params.root import Params
 
 _INDEX = "copies.json"  # written last: its presence means that all copies are there
@@ -55,17 +56,13 @@ def _cached_copies(images: Sequence[Image], params: Params, root: Path) -> list[
     if (folder / _INDEX).is_file():
         return [Image.model_validate(row) for row in read_json(folder / _INDEX)]
     make_room(folder, 0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # pictures are transformed in parallel, one a core
 
     def make_copies(image: Image) -> list[Image]:
         place = folder.relative_to(root).as_posix()
         numbers = range(params.augment.copies)
         return [write_copy(image, (), n, params, root, gray_fill=False, folder=place)[0] for n in numbers]
 
-    try:
+    with one_torch_thread():  # pictures are transformed in parallel, one a core
         copies = [copy for some in parallel_map(make_copies, images, "copies of val and test") for copy in some]
-    finally:
-        torch.set_num_threads(threads)
     write_json(folder / _INDEX, [copy.model_dump(exclude_none=True) for copy in copies])
     return copies

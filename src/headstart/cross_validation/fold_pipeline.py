@@ -73,7 +73,7 @@ class FoldPipeline:
             model was kept: both networks compute in fp32 then, as those that the evaluate stage examines.
         """
         project, both = self.cache.folder / f"fold-{fold + 1}", self.params.evaluate.folds_fine_tune
-        started, threads = time.perf_counter(), torch.get_num_threads()
+        started = time.perf_counter()
         learning, val = self._make_project(project, fold)
         what = "head and fine-tuning" if both else "head"
         where = f"evaluate: fold {fold + 1} of {self.examined.folds}"
@@ -81,14 +81,11 @@ class FoldPipeline:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 train_classifier_head(self.params, project)
-                torch.set_num_threads(threads)
                 if both:
                     fine_tune(self.params, project, load=load_classifier)
         except (KeyboardInterrupt, SystemExit):
             print(f"{where}: stopped; `dvc repro` resumes there", flush=True)
             raise
-        finally:
-            torch.set_num_threads(threads)
         answers = self._examine(project, fold) if both else self._examine_head(project, fold)
         print(
             f"{where}: {self._result_line(project, fold, answers)}, {time.perf_counter() - started:.0f} s", flush=True

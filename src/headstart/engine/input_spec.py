@@ -14,6 +14,22 @@ RESAMPLING_FILTERS = {
     "bicubic": Pillow.Resampling.BICUBIC,
     "lanczos": Pillow.Resampling.LANCZOS,
 }
+LETTERBOX_GRAY = 127  # as what augmentation moves into a detector's pictures
+
+
+class TileSpec(BaseModel):
+    """How large pictures are cut into tiles, each an input of its own.
+
+    Attributes:
+        size: side of a tile, in pixels of the picture.
+        overlap: share of a tile's side that it has in common with the next one. A thing smaller than that is whole in
+            one of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    overlap: float
 
 
 class InputSpec(BaseModel):
@@ -21,11 +37,12 @@ class InputSpec(BaseModel):
 
     Attributes:
         size: side of the square input, in pixels.
-        resize: `squash` or `crop`, see `resize_to_input`.
+        resize: `squash`, `crop` or `letterbox`, see `resize_to_input`.
         interpolation: a key of RESAMPLING_FILTERS; anything else is bicubic.
         crop: the share of the picture that timm's own evaluation keeps (timm's `crop_pct`); used by `resize: crop`.
         mean: per channel, on a scale of 0..1.
         std: per channel, on the same scale.
+        tiles: of which each is resized to the input; None: the whole picture is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,17 +53,18 @@ class InputSpec(BaseModel):
     crop: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    tiles: TileSpec | None = None
 
     def description(self) -> str:
-        """`224 px squash`."""
-        return f"{self.size} px {self.resize}"
+        """`224 px squash`, `320 px, tiles of 320 px`."""
+        return f"{self.size} px, tiles of {self.tiles.size} px" if self.tiles else f"{self.size} px {self.resize}"
 
 
 def resize_to_input(picture: Pillow.Image, input_spec: InputSpec) -> Pixels:
     """One upright picture in the network's size, (size, size, 3).
 
     `squash` resizes the whole picture and gives up its aspect ratio; `crop` is timm's evaluation: the shorter side to
-    size / crop, then the center.
+    size / crop, then the center; `letterbox` resizes the longer side to size and fills the rest with LETTERBOX_GRAY.
     """
     size = input_spec.size
     resampling = RESAMPLING_FILTERS.get(input_spec.interpolation, Pillow.Resampling.BICUBIC)
@@ -56,8 +74,13 @@ def resize_to_input(picture: Pillow.Image, input_spec: InputSpec) -> Pixels:
         picture = picture.convert("RGB")
     if input_spec.resize == "squash":
         return _rgb_array(picture.resize((size, size), resampling))
-    resized_size, (left, top) = _crop_geometry(*picture.size, input_spec)
-    return _rgb_array(picture.resize(resized_size, resampling).crop((left, top, left + size, top + size)))
+    resized_size, (left, top) = _geometry(*picture.size, input_spec)
+    resized = picture.resize(resized_size, resampling)
+    if input_spec.resize == "letterbox":
+        canvas = Pillow.new("RGB", (size, size), (LETTERBOX_GRAY,) * 3)
+        canvas.paste(resized, (-left, -top))
+        return _rgb_array(canvas)
+    return _rgb_array(resized.crop((left, top, left + size, top + size)))
 
 
 def boxes_to_input(boxes: XyxyArray, width: int, height: int, input_spec: InputSpec) -> XyxyArray:
@@ -77,12 +100,19 @@ def boxes_from_input(boxes: XyxyArray, width: int, height: int, input_spec: Inpu
     return clipped
 
 
-def _crop_geometry(width: int, height: int, input_spec: InputSpec) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Of `resize: crop`: width and height of the resized picture, and left and top of the center crop in it."""
-    edge = int(input_spec.size / input_spec.crop)  # torchvision's Resize and CenterCrop, rounding included
+def _geometry(width: int, height: int, input_spec: InputSpec) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of the resized picture, and left and top of the input in it; negative: the input is larger."""
+    size = input_spec.size
+    if input_spec.resize == "squash":
+        return (size, size), (0, 0)
+    if input_spec.resize == "letterbox":
+        longer = max(width, height)
+        resized_size = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
+        return resized_size, (-((size - resized_size[0]) // 2), -((size - resized_size[1]) // 2))
+    edge = int(size / input_spec.crop)  # torchvision's Resize and CenterCrop, rounding included
     longer = int(edge * max(width, height) / min(width, height))
     resized_size = (edge, longer) if width <= height else (longer, edge)
-    left, top = (round((side - input_spec.size) / 2) for side in resized_size)
+    left, top = (round((side - size) / 2) for side in resized_size)
     return resized_size, (left, top)
 
 
@@ -90,11 +120,9 @@ def _scale_and_offset(
     width: int, height: int, input_spec: InputSpec
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Scale and offset of x, y, x, y."""
-    resized_size, crop_start = (input_spec.size, input_spec.size), (0, 0)
-    if input_spec.resize != "squash":
-        resized_size, crop_start = _crop_geometry(width, height, input_spec)
+    resized_size, start = _geometry(width, height, input_spec)
     scale = np.array([resized_size[0] / width, resized_size[1] / height] * 2)
-    return scale, np.array([*crop_start, *crop_start], np.float64)
+    return scale, np.array([*start, *start], np.float64)
 
 
 def _rgb_array(picture: Pillow.Image) -> Pixels:

@@ -4,11 +4,13 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from headstart.base import distributed
 from headstart.base.cache_dir import fits_cache, mark_used
@@ -18,30 +20,42 @@ from headstart.base.parallel import process_cpu_count
 from headstart.base.stored_picture import open_stored_picture
 from headstart.engine.input_spec import InputSpec, Pixels, resize_to_input
 from headstart.engine.pixel_file import CheckedRows, open_checked_rows, write_checked_rows
+from headstart.engine.tiles import Tile, cut_tile
 
 # What computes the pixels of a stored picture: part of the cache's key.
-PIXEL_MODULES = ("headstart.engine.input_spec", "headstart.engine.pixels")
+PIXEL_MODULES = ("headstart.engine.input_spec", "headstart.engine.pixels", "headstart.engine.tiles")
 
 
-def read_pixels(path: Path, input_spec: InputSpec) -> Pixels:
-    """Pixels (size, size, 3) of a file that the fetch stage has validated and stored upright."""
+def read_pixels(path: Path, input_spec: InputSpec, tile: Tile | None = None) -> Pixels:
+    """Pixels (size, size, 3) of a file that the fetch stage has validated and stored upright, or of a tile of it."""
+    if tile and input_spec.tiles:
+        whole = _decode_whole(path, path.stat().st_mtime_ns if path.exists() else 0)
+        return resize_to_input(cut_tile(whole, tile, input_spec.tiles), input_spec)
     with open_stored_picture(path) as picture:
         return resize_to_input(picture, input_spec)
+
+
+@lru_cache(maxsize=4)
+def _decode_whole(path: Path, modified: int) -> Pillow.Image:
+    """A decoded picture; the last few are kept, for their tiles come one after another."""
+    with open_stored_picture(path) as picture:
+        return picture.copy() if picture.mode == "L" else picture.convert("RGB")
 
 
 class LazyPixels:
     """An array (n, size, size, 3) whose rows are decoded at each access: for pictures too many to cache decoded."""
 
     def __init__(self, images: Sequence[Image], root: Path, input_spec: InputSpec) -> None:
-        self._paths, self._input_spec = [root / image.file_name for image in images], input_spec
+        self._files = [(root / image.file_name, image.tile) for image in images]
+        self._input_spec = input_spec
         self._threads = ThreadPoolExecutor(process_cpu_count(), "decode")
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._files)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Pixels:
-        paths = self._paths[rows] if isinstance(rows, slice) else [self._paths[row] for row in rows]
-        return np.stack(list(self._threads.map(lambda path: read_pixels(path, self._input_spec), paths)))
+        files = self._files[rows] if isinstance(rows, slice) else [self._files[row] for row in rows]
+        return np.stack(list(self._threads.map(lambda file: read_pixels(file[0], self._input_spec, file[1]), files)))
 
 
 def load_pixels_or_lazy(
@@ -85,7 +99,7 @@ def load_pixels(images: Sequence[Image], root: Path, input_spec: InputSpec, labe
         if cached.rows is not None and row not in missing:
             intact: Pixels = cached.rows[row]
             return intact
-        return read_pixels(root / images[row].file_name, input_spec)
+        return read_pixels(root / images[row].file_name, input_spec, images[row].tile)
 
     return write_checked_rows(path, shape, decode, label)
 

@@ -107,8 +107,8 @@ def _settings(
         "frozen": f"{frozen} of {len(of_backbone)} blocks are as pretrained in the exported model",
         "augmented copies": f"{params.augment.copies} of each training picture",
         "train-head": _head_training(params, spec),
-        "fine-tune": f"at most {params.fine_tune.max_epochs()} epochs, learning rate {params.fine_tune.lr:g}, "
-        f"layer decay {params.fine_tune.layer_decay:g}",
+        "fine-tune": f"{params.fine_tune.length()}, learning rate {params.fine_tune.lr:g} "
+        f"(backbone times {params.fine_tune.backbone_lr_scale:g}), layer decay {params.fine_tune.layer_decay:g}",
         "seed": str(params.seed),
     }
 
@@ -116,7 +116,7 @@ def _settings(
 def _head_training(params: Params, spec: ModelSpec) -> str:
     section = params.train_head
     if spec.task != "classify" or not spec.head.is_fitted:
-        return f"at most {section.max_epochs()} epochs, learning rate {section.lr:g}"
+        return f"{section.length()}, learning rate {section.lr:g}"
     decay = "chosen by cross-validation" if section.weight_decay == "auto" else f"{section.weight_decay:g}"
     return f"{spec.head.kind} head, solved to its optimum; weight decay {decay}"
 

@@ -7,14 +7,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from headstart.base.arrays import Floats32, Ints
 from headstart.base.errors import UserError, first_line, missing_file
 from headstart.base.files import read_json
 from headstart.engine.input_spec import InputSpec, Pixels, boxes_from_input, resize_to_input
+from headstart.engine.tiles import cut_tile, merge_tiles, tile_grid
 from headstart.export.model_prediction import DetectedBox, FilePrediction, ModelPrediction
 from headstart.images.decode import MAX_BYTES, MAX_PIXELS, PictureError, open_upright
 
+TILES_AT_ONCE = 8  # in one forward pass
 OutputT = TypeVar("OutputT", bound="ClassifierOutput | DetectorOutput")
 
 
@@ -48,7 +51,13 @@ class DetectorOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class PreprocessedImage:
-    """A picture as the network's input, (size, size, 3), and width and height of the upright original."""
+    """A picture as the network's input.
+
+    Attributes:
+        pixels: (t, size, size, 3), of its t tiles; t is 1 where the model takes whole pictures.
+        width: of the upright original.
+        height: of the upright original.
+    """
 
     pixels: Pixels
     width: int
@@ -62,8 +71,17 @@ def preprocess(data: bytes, input_spec: InputSpec, max_pixels: int = MAX_PIXELS)
         PictureError: the bytes are not a complete picture, or it has more than `max_pixels`.
     """
     with open_upright(data, max_pixels) as picture:
-        width, height = picture.size
-        return PreprocessedImage(resize_to_input(picture, input_spec), width, height)
+        return preprocess_picture(picture, input_spec)
+
+
+def preprocess_picture(picture: Pillow.Image, input_spec: InputSpec) -> PreprocessedImage:
+    """Resize an upright picture, or each of its tiles, to the network's input."""
+    width, height = picture.size
+    if tiles := input_spec.tiles:
+        parts = [cut_tile(picture, tile, tiles) for tile in tile_grid(width, height, tiles)]
+    else:
+        parts = [picture]
+    return PreprocessedImage(np.stack([resize_to_input(part, input_spec) for part in parts]), width, height)
 
 
 def read_picture(path: Path) -> bytes:
@@ -88,6 +106,7 @@ class Predictor:
         labels: their names.
         input: the network's input.
         threshold: score from which a detector's box counts; None: the model is a classifier.
+        class_agnostic: whether a detector's boxes are suppressed, and those of tiles merged, across labels.
         unknown_above: strangeness above which a picture is none of the labels; None: there is no such picture.
         set_thresholds: probability from which a label is in a picture's set, in the labels' order; None: the most
             probable one alone is. Both are None too for a detector, and a model exported by an older version.
@@ -108,6 +127,7 @@ class Predictor:
         self.labels: list[str] = content["labels"]
         self.input = InputSpec.model_validate(content["input"])
         self.threshold: float | None = content.get("threshold")
+        self.class_agnostic: bool = content.get("class_agnostic_nms", False)
         self.unknown_above: float | None = content.get("unknown", {}).get("threshold")
         self.set_thresholds: list[float] | None = content.get("prediction_sets", {}).get("thresholds")
         options = onnxruntime.SessionOptions()
@@ -155,7 +175,9 @@ class Predictor:
 
     def predict_images(self, images: Sequence[PreprocessedImage], min_score: float = 0.0) -> list[ModelPrediction]:
         """Predictions for pictures, in one forward pass; a detector's boxes only from `min_score` on."""
-        return self.to_predictions(self.output(np.stack([image.pixels for image in images])), images, min_score)
+        pixels = np.concatenate([image.pixels for image in images])
+        output = run_in_batches(self.output, pixels, TILES_AT_ONCE) if self.input.tiles else self.output(pixels)
+        return self.to_predictions(output, images, min_score)
 
     def to_predictions(
         self,
@@ -167,10 +189,13 @@ class Predictor:
         if isinstance(output, ClassifierOutput):
             rows = zip(output.probabilities.tolist(), output.strangeness.tolist(), strict=True)
             return [self._classification(probabilities, strangeness) for probabilities, strangeness in rows]
-        return [
-            ModelPrediction({}, self._detected_boxes(DetectorOutput(*of_image), image, min_score))
-            for image, *of_image in zip(images, *output, strict=True)
-        ]
+        predictions, start = [], 0
+        for image in images:
+            end = start + len(image.pixels)
+            of_image = DetectorOutput(output.boxes[start:end], output.scores[start:end], output.labels[start:end])
+            predictions.append(ModelPrediction({}, self._detected_boxes(of_image, image, min_score)))
+            start = end
+        return predictions
 
     def _classification(self, probabilities: list[float], strangeness: float) -> ModelPrediction:
         """One picture's answer; `strangeness` may be NaN."""
@@ -190,10 +215,25 @@ class Predictor:
     def _detected_boxes(
         self, output: DetectorOutput, image: PreprocessedImage, min_score: float
     ) -> tuple[DetectedBox, ...]:
-        """One picture's boxes with an area and a sufficient score, in pixels of the upright original."""
-        counts = (output.scores >= min_score) & (output.scores > 0)
-        corners = boxes_from_input(output.boxes[counts], image.width, image.height, self.input).tolist()
-        rows = zip(corners, output.scores[counts].tolist(), output.labels[counts].tolist(), strict=True)
+        """One picture's boxes with an area and a sufficient score, in pixels of the upright original.
+
+        `output` is of its tiles, (t, k, ...).
+        """
+        counts = output.scores > 0 if self.input.tiles else (output.scores >= min_score) & (output.scores > 0)
+        scores, labels = output.scores[counts], output.labels[counts]
+        if tiles := self.input.tiles:  # merged before any is left out, as in the evaluation
+            picture = (image.width, image.height)
+            starts = np.array(tile_grid(*picture, tiles))[np.nonzero(counts)[0]]
+            corners = output.boxes[counts] * (tiles.size / self.input.size) + np.tile(starts, 2)
+            corners = corners.clip(0, [*picture, *picture]).astype(np.float32)
+            corners, scores, labels = merge_tiles(
+                corners, scores, labels, starts, picture, tiles, across_labels=self.class_agnostic
+            )
+            count = int((scores >= min_score).sum())  # they fall
+            corners, scores, labels = corners[:count], scores[:count], labels[:count]
+        else:
+            corners = boxes_from_input(output.boxes[counts], image.width, image.height, self.input)
+        rows = zip(corners.tolist(), scores.tolist(), labels.tolist(), strict=True)
         return tuple(
             DetectedBox(self.labels[label], score, (x1, y1, x2, y2))
             for (x1, y1, x2, y2), score, label in rows

@@ -12,6 +12,8 @@ from headstart.base.manifest import Manifest, read_manifest
 from headstart.engine.inference import DETECTOR_BATCH
 from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import load_pixels
+from headstart.engine.tile_manifest import cut_manifest, training_tiles
+from headstart.engine.tiles import tile_grid
 from headstart.export.int8_unknown import refit_unknown
 from headstart.export.model_card import write_model_card
 from headstart.export.onnx_file import reject_model
@@ -49,7 +51,8 @@ def export(params: Params, root: Path, export_model: ExportModel, *, metric: str
     metrics = read_json(root / "stages/evaluate/metrics.json")
     out.mkdir(parents=True, exist_ok=True)
     test = read_manifest(root / "stages/split/test.json")
-    pixels = load_pixels(test.images, root, spec.input, "decode")
+    inputs = cut_manifest(test, spec.input.tiles) if spec.input.tiles else test
+    pixels = load_pixels(inputs.images, root, spec.input, "decode")
     parity, outputs, summary = export_model(out, tensors, spec, pixels, metrics, params)
     fp32_speed: dict[str, Any] = {}
     if params.export.quantize == "int8":
@@ -68,7 +71,8 @@ def export(params: Params, root: Path, export_model: ExportModel, *, metric: str
     write_json(out / "speed.json", speed)
     write_model_card(out / "model_card.md", spec, metrics, parity, speed, root)
     print(
-        f"export: {parity['pictures']} test pictures, {summary}; {speed['milliseconds']:g} ms a picture; "
+        f"export: {len(test.images)} test pictures, {summary}; {speed['milliseconds']:g} ms a "
+        f"{'tile' if spec.input.tiles else 'picture'}; "
         "stages/export/model.onnx"
     )
     if int8 := parity.get("int8"):
@@ -87,16 +91,19 @@ def export(params: Params, root: Path, export_model: ExportModel, *, metric: str
 
 def _collect_predictions(out: Path, outputs: Output, pixels: Pixels, test: Manifest) -> SavedPredictions:
     model = Predictor(out)
+    tiles = model.input.tiles
+    counts = [len(tile_grid(image.width, image.height, tiles)) if tiles else 1 for image in test.images]
     images = [
-        PreprocessedImage(of_image, image.width, image.height)
-        for of_image, image in zip(pixels, test.images, strict=True)
+        PreprocessedImage(pixels[end - count : end], image.width, image.height)
+        for image, count, end in zip(test.images, counts, np.cumsum(counts), strict=True)
     ]
     return collect_predictions(test, model.labels, model.to_predictions(outputs, images))
 
 
 def _calibration_pixels(root: Path, spec: ModelSpec, seed: int) -> Pixels:
     """A random sample of the training pictures."""
-    images = read_manifest(root / "stages/split/train.json").images
+    train = read_manifest(root / "stages/split/train.json")
+    images = (training_tiles(train, spec.input.tiles) if spec.input.tiles else train).images
     sample = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION_IMAGES]
     return load_pixels([images[number] for number in sorted(sample)], root, spec.input, "calibrate")
 

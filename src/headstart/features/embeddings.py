@@ -100,7 +100,7 @@ def _cache_last_too(images: Sequence[Image], backbone: FrozenBackbone, rows: Map
 
 def _run_on_files(network: nn.Module, images: Sequence[Image], backbone: FrozenBackbone) -> Tensor:
     """Outputs for a batch of pictures, as `_run_and_cache` computes them."""
-    pixels = [read_pixels(backbone.root / image.file_name, backbone.input_spec) for image in images]
+    pixels = [read_pixels(backbone.root / image.file_name, backbone.input_spec, image.tile) for image in images]
     return run_inference(_optimize(network, backbone), np.stack(pixels), backbone.input_spec, backbone.compute)
 
 
@@ -239,7 +239,9 @@ def _run_and_cache(
     shards = [images[start : start + per_shard] for start in range(0, len(images), per_shard)]
     rows: dict[str, Tensor] = {}
     for shard in track(shards, "embed pictures", len(shards)):
-        pixels = parallel_map(lambda image: read_pixels(backbone.root / image.file_name, input_spec), shard, "decode")
+        pixels = parallel_map(
+            lambda image: read_pixels(backbone.root / image.file_name, input_spec, image.tile), shard, "decode"
+        )
         outputs = run_inference(network, np.stack(pixels), input_spec, compute, batch)
         rows |= write_cached_rows(folder, [image.sha256 for image in shard], outputs.to(dtype))
     if distributed.get_world_size() == 1:

@@ -13,5 +13,6 @@ __all__ = [
     "pretrained",
     "pyramid",
     "strangeness_features",
+    "torchvision_detectors",
     "weights",
 ]

@@ -27,6 +27,7 @@ HEADS: dict[str, Callable[[int, int, list[Tensor], int], DetectionHead]] = {
     "retinanet": retinanet.create_head,
     "fasterrcnn": fasterrcnn.create_head,
 }
+FITNESS_BOXES = 100  # boxes of val whose AP has half the weight in the fitness of an epoch
 _CHUNK = 16  # pictures whose outputs are decoded at once
 
 
@@ -78,7 +79,7 @@ def _assemble(spec: ModelSpec, pretrained: Mapping[str, Tensor]) -> Detector:
     """
     size, labels = spec.input.size, len(spec.labels)
     if spec.detector in TORCHVISION_DETECTORS:
-        backbone, pyramid, head = split_detector(spec.detector, labels, size, pretrained)
+        backbone, pyramid, head = split_detector(spec.detector, spec.labels, size, pretrained)
         try:
             return Detector(backbone, pyramid, head, levels=(), size=size)
         except RuntimeError as error:
@@ -150,9 +151,26 @@ def pad_targets(targets: Sequence[Tensor]) -> Tensor:
     return padded if padded.shape[1] else padded.new_full((len(padded), 1, 5), -1)
 
 
-def loss(network: Detector, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The head's loss, a scalar in fp32, also where the network runs in bf16. Targets as `pad_targets` returns them."""
-    return network.head.loss(outputs.float(), targets)
+def loss(network: Detector, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """The head's loss, a scalar in fp32, also where the network runs in bf16.
+
+    Args:
+        network: gives the loss.
+        outputs: its outputs, (n, ...).
+        targets: as `pad_targets` returns them.
+        class_weights: as `balanced_weights` returns them; None: all are 1.
+    """
+    weights = None if class_weights is None else class_weights.to(outputs.device)
+    return network.head.loss(outputs.float(), targets, weights)
+
+
+def balanced_weights(targets: Sequence[Tensor], labels: int) -> Tensor:
+    """A weight for each label (labels,), the smaller the more boxes it has; their mean over the boxes is 1.
+
+    `targets` as `encode_targets` returns them.
+    """
+    counts = torch.bincount(torch.cat(list(targets))[:, 0].long(), minlength=labels).float()
+    return counts.sum() / (labels * counts.clamp(min=1))
 
 
 def predict(network: Detector, outputs: Tensor, *, class_agnostic_nms: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,9 +207,17 @@ def to_coco_results(
 
 
 def compute_val_metrics(
-    network: Detector, outputs: Tensor, targets: Sequence[Tensor], manifest: Manifest, spec: ModelSpec
+    network: Detector,
+    outputs: Tensor,
+    targets: Sequence[Tensor],
+    manifest: Manifest,
+    spec: ModelSpec,
+    class_weights: Tensor | None = None,
 ) -> dict[str, float]:
-    """Metrics of one epoch: val_loss, by which epochs are compared, val_AP and val_AP50 (0 where nothing is labeled).
+    """Metrics of one epoch: val_fitness, by which epochs are compared; val_loss; val_AP, val_AP50 (0: no boxes).
+
+    The fitness is a mean of AP and of minus the loss. AP is what a detector is judged by, and the loss may rise while
+    boxes still get better; but on a few boxes AP is noise. Its weight is b / (b + FITNESS_BOXES) for b boxes of val.
 
     Args:
         network: gives loss and box decoding.
@@ -199,14 +225,22 @@ def compute_val_metrics(
         targets: as `encode_targets` returns them.
         manifest: the validation pictures.
         spec: of the model.
+        class_weights: of the loss, as in training.
     """
     batches = [slice(start, start + 8) for start in range(0, len(outputs), 8)]
     device = network.head.anchors.device
-    losses = [loss(network, outputs[rows].to(device), pad_targets(targets[rows]).to(device)).item() for rows in batches]
+    losses = [
+        loss(network, outputs[rows].to(device), pad_targets(targets[rows]).to(device), class_weights).item()
+        for rows in batches
+    ]
     sizes = [len(outputs[rows]) for rows in batches]
     stats = match_detections(manifest, to_coco_results(network, outputs, manifest, spec)).stats
+    val_loss = sum(mean * size for mean, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    val_ap, boxes = max(0.0, float(stats[0])), sum(len(of_picture) for of_picture in targets)
+    weight = boxes / (boxes + FITNESS_BOXES)
     return {
-        "val_loss": sum(mean * size for mean, size in zip(losses, sizes, strict=True)) / sum(sizes),
-        "val_AP": max(0.0, float(stats[0])),
+        "val_loss": val_loss,
+        "val_AP": val_ap,
         "val_AP50": max(0.0, float(stats[1])),
+        "val_fitness": weight * val_ap - (1 - weight) * val_loss,
     }

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,19 +68,22 @@ class SsdExtraLayers(nn.Module):
 
 
 def split_detector(
-    name: str, labels: int, size: int, pretrained: Mapping[str, Tensor]
+    name: str, labels: Sequence[str], size: int, pretrained: Mapping[str, Tensor]
 ) -> tuple[TorchvisionBackbone, nn.Module, Callable[[list[Tensor]], DetectionHead]]:
     """Backbone, pyramid, and what makes the head for the pyramid's feature maps of a picture of side `size`.
 
     Args:
         name: of the detector in torchvision.
-        labels: how many.
+        labels: in the order of the outputs.
         size: of the input, in pixels.
-        pretrained: tensors as `torchvision_detectors.drop_predictor` returns them; empty: randomly initialized.
+        pretrained: as the weights stage writes them, trained on COCO or without a predictor; empty: randomly
+            initialized.
     """
-    model = torchvision_detectors.create_detector(name, labels)
+    model = torchvision_detectors.create_detector(name, len(labels))
     if pretrained:
-        missing, unexpected = model.load_state_dict(pretrained, strict=False)
+        predictor = torchvision_detectors.transfer_predictor(name, pretrained, model.state_dict(), labels)
+        tensors = torchvision_detectors.drop_predictor(pretrained) | predictor
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
         assert not unexpected
         assert not torchvision_detectors.drop_predictor(dict.fromkeys(missing, torch.empty(0)))
     if isinstance(model, SSD):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from headstart.base.errors import UserError, missing_file
 from headstart.base.files import read_json
-from headstart.engine.input_spec import InputSpec
+from headstart.engine.input_spec import InputSpec, TileSpec
 from headstart.models.backbone import create_backbone, image_size_error
 from headstart.models.file import ModelSpec, read_tensors
 from headstart.params.root import ModelParams
@@ -44,7 +44,11 @@ def load_pretrained(
         features=facts["block_features" if levels else "features"],
         head=model.head,
         levels=levels,
-        input=InputSpec(**{**facts["input"], "size": model.image_size}, resize=model.resize),
+        input=InputSpec(
+            **{**facts["input"], "size": model.image_size},
+            resize=model.resize,
+            tiles=TileSpec(**model.tiles.model_dump()) if model.tiles else None,
+        ),
         detector=model.detector,
         pyramid=model.pyramid if model.detector and model.backbone else 0,
     )

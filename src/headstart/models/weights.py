@@ -29,11 +29,12 @@ def weights(params: Params, root: Path) -> None:
     Raises:
         UserError: the backbone is unknown, or the weights cannot be loaded from where params.yaml says.
     """
-    network, origin = _load_network(params.model, root)
+    network, predictor, origin = _load_network(params.model, root)
     out = root / "stages/weights"
     file = out / "pretrained.safetensors"
     with atomic_path(file) as part:
-        save_file({name: tensor.contiguous() for name, tensor in _transferable_tensors(network).items()}, part)
+        tensors = _transferable_tensors(network) | predictor
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
     facts = _network_facts(network)
     write_json(out / "weights.json", {**origin, "sha256": sha256_file(file), **facts})
     print(f"weights: {origin['name']} from {origin['source']}, {facts['parameters']:,} parameters")
@@ -86,22 +87,28 @@ def _network_facts(network: nn.Module) -> dict[str, object]:
     }
 
 
-def _load_network(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str, object]]:
-    """The network with its weights, and where they are from (name, source, license)."""
+def _load_network(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str, Tensor], dict[str, object]]:
+    """The network with its weights, a detector's predictor of COCO's labels, and where both are from."""
     name = params.detector if params.detector in TORCHVISION_DETECTORS else params.backbone
     if params.weights == "none":
         torch.manual_seed(UNTRAINED_SEED)
-        return _create_random_network(params), {"name": name, "source": UNTRAINED, "license": "none"}
+        return _create_random_network(params), {}, {"name": name, "source": UNTRAINED, "license": "none"}
+    if params.weights == "hub" and not params.is_complete_detector:
+        network, origin = _backbone_from_hub(name)
+        return network, {}, origin
     if params.weights == "hub":
-        return _detector_from_hub(params) if params.detector in TORCHVISION_DETECTORS else _backbone_from_hub(name)
+        return _detector_from_hub(params)
     network = _create_random_network(params)
     if params.weights == "bundled":
         _load_tensors(network, _bundled_tensors(network, name), "params.yaml: model.weights: 'bundled'")
         source = f"package {bundled_package(name)} (ImageNet-1k)"
-        return network, {"name": name, "source": source, "license": "Apache-2.0"}
+        return network, {}, {"name": name, "source": source, "license": "Apache-2.0"}
     path = root / params.weights
-    _load_tensors(network, _tensors_from_file(path), str(params.weights))
-    return network, {"name": name, "source": params.weights, "source_sha256": sha256_file(path), "license": "unknown"}
+    tensors = _tensors_from_file(path)
+    _load_tensors(network, tensors, str(params.weights))
+    predictor = torchvision_detectors.coco_predictor(name, tensors) if params.is_complete_detector else {}
+    origin = {"name": name, "source": params.weights, "source_sha256": sha256_file(path), "license": "unknown"}
+    return network, predictor, origin
 
 
 def bundled_package(backbone: str) -> str:
@@ -162,7 +169,7 @@ def _backbone_from_hub(name: str) -> tuple[nn.Module, dict[str, object]]:
     return network, {"name": name, "source": str(source), "license": str(config.get("license") or "unknown")}
 
 
-def _detector_from_hub(params: ModelParams) -> tuple[nn.Module, dict[str, object]]:
+def _detector_from_hub(params: ModelParams) -> tuple[nn.Module, dict[str, Tensor], dict[str, object]]:
     name = params.detector
     try:
         tensors, url = torchvision_detectors.download_coco_weights(name)
@@ -170,7 +177,8 @@ def _detector_from_hub(params: ModelParams) -> tuple[nn.Module, dict[str, object
         raise _download_error(name, error) from None
     network = _create_random_network(params)
     _load_tensors(network, tensors, "params.yaml: model.weights: 'hub'")
-    return network, {"name": name, "source": f"{url} (COCO)", "license": "BSD-3-Clause"}
+    origin: dict[str, object] = {"name": name, "source": f"{url} (COCO)", "license": "BSD-3-Clause"}
+    return network, torchvision_detectors.coco_predictor(name, tensors), origin
 
 
 def _download_error(name: str, error: Exception) -> UserError:

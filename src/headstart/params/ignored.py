@@ -4,16 +4,20 @@ from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 if TYPE_CHECKING:
     from headstart.params.root import Params
 
 # Key -> the values that switch it off; the first one is what an error proposes.
 _DETECTOR_ONLY: Mapping[str, tuple[Any, ...]] = {
     "model.detector": ("",),
+    "model.tiles": (None,),
     "model.pyramid": (256,),
     "model.class_agnostic_nms": ("auto",),
     "augment.mosaic": (0,),
 }
+_NO_OFF_VALUE = ("model.pyramid", "model.tiles")
 _CLASSIFIER_ONLY: Mapping[str, tuple[Any, ...]] = {
     "model.head.hidden": ((),),  # before `kind`, which follows from it
     "model.head.kind": ("linear",),
@@ -22,8 +26,6 @@ _CLASSIFIER_ONLY: Mapping[str, tuple[Any, ...]] = {
     "model.head.batch_norm": (False,),
     "train_head.label_smoothing": (0,),
     "fine_tune.label_smoothing": (0,),
-    "train_head.class_weights": ("none",),
-    "fine_tune.class_weights": ("none",),
     "train_head.sampling": ("shuffled",),
     "fine_tune.sampling": ("shuffled",),
     "fine_tune.cache_frozen": (False,),
@@ -46,8 +48,10 @@ def _ignored_options(params: "Params") -> Iterator[str]:
     other_task = "detect" if params.task == "classify" else "classify"
     for key, off_values in (_DETECTOR_ONLY if other_task == "detect" else _CLASSIFIER_ONLY).items():
         if (value := attrgetter(key)(params)) not in off_values:
-            fix = "take it out" if key == "model.pyramid" else f"give {_as_yaml(off_values[0])}, or take it out"
+            fix = "take it out" if key in _NO_OFF_VALUE else f"give {_as_yaml(off_values[0])}, or take it out"
             yield f"{key}: {_as_yaml(value)}: only for task: {other_task}; {fix}"
+    if model.tiles and model.resize != "squash":
+        yield f"model.resize: {model.resize}: a tile is square, and nothing is cut off or added; give squash"
     if model.is_complete_detector and model.pyramid not in _DETECTOR_ONLY["model.pyramid"]:
         yield f"model.pyramid: {model.pyramid}: {model.detector} has a pyramid of its own; take it out"
     # A schedule (`unfreeze`) ends at freeze_depth: with -1 it unfreezes nothing either.
@@ -66,6 +70,8 @@ def _ignored_options(params: "Params") -> Iterator[str]:
 
 
 def _as_yaml(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return str(value.model_dump())
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value)) if isinstance(value, tuple) else repr(value)

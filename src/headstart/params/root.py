@@ -76,13 +76,21 @@ class HeadParams(Section):
         return self
 
 
+class TilesParams(Section):
+    """How large pictures are cut for a detector: each tile is an input of its own."""
+
+    size: Annotated[int, Field(ge=32, le=4096)]  # pixels of the picture
+    overlap: Annotated[float, Field(ge=0, le=0.75)] = 0.2  # share of the size that neighbours have in common
+
+
 class ModelParams(Section):
     """The network: any timm backbone, where its weights come from, and the head on it; or a detector."""
 
     backbone: str  # a name of timm's; empty: `detector` is one of TORCHVISION_DETECTORS
     weights: str  # bundled | hub | none | path of a .safetensors, .pth or .pt file
     image_size: Annotated[int, Field(ge=16, le=2048)]
-    resize: Literal["squash", "crop"] = "squash"
+    resize: Literal["squash", "crop", "letterbox"] = "squash"
+    tiles: TilesParams | None = None  # None: the whole picture is resized to image_size
     head: HeadParams = HeadParams()
     detector: str = ""  # one of DETECTORS; empty for task: classify
     # Channels of the feature pyramid of a detector on a timm backbone.

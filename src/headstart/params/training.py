@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
@@ -25,7 +25,9 @@ class TrainingStageParams(Section):
     lr: Positive
     batch_size: Count = 32  # the most pictures of a batch
     weight_decay: NonNegative = 0.0  # of weights; biases and the parameters of norms have none
+    min_steps: Annotated[int, Field(ge=0)] = 0  # more epochs where they have fewer batches; a small set needs them
     warmup_epochs: NonNegative = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # the same, in batches
     label_smoothing: FractionBelowOne = 0.0
     class_weights: Literal["none", "balanced"] = "none"  # balanced: of val_loss too, by which the best epoch is chosen
     sampling: Literal["shuffled", "balanced"] = "shuffled"  # balanced: an epoch has as many pictures of each label
@@ -40,9 +42,27 @@ class TrainingStageParams(Section):
             raise ValueError("sampling and class_weights both balance the labels; leave one of them balanced")
         return self
 
+    @model_validator(mode="after")
+    def _check_steps(self) -> "TrainingStageParams":
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError("warmup_steps and warmup_epochs are both set; give 0 for one of them")
+        if self.min_steps and self.epochs == "auto":
+            raise ValueError("min_steps: epochs: auto finds its own end; give min_steps: 0, or a number of epochs")
+        return self
+
+    def for_batches(self, batches: int) -> Self:
+        """The same for a training set of so many batches, `epochs` being no fewer than min_steps asks for."""
+        if self.epochs == "auto" or self.epochs * batches >= self.min_steps:
+            return self
+        return self.model_copy(update={"epochs": math.ceil(self.min_steps / batches)})
+
     def max_epochs(self) -> int:
         """The number of epochs, unless training stops early."""
         return AUTO_EPOCHS if self.epochs == "auto" else self.epochs
+
+    def length(self) -> str:
+        """`at most 9 epochs`, for the report."""
+        return f"at most {self.max_epochs()} epochs" + (f", or {self.min_steps} batches" if self.min_steps else "")
 
     def early_stopping_patience(self) -> int:
         """Epochs without a better val loss after which training stops, or `epochs: auto` anneals; 0: it never does."""
@@ -58,7 +78,18 @@ class TrainingStageParams(Section):
 
 
 # Options of training in epochs: a head that is solved has no use for them.
-LOOP_OPTIONS = ("epochs", "lr", "batch_size", "warmup_epochs", "clip_norm", "accumulate", "ema", "patience")
+LOOP_OPTIONS = (
+    "epochs",
+    "lr",
+    "batch_size",
+    "min_steps",
+    "warmup_epochs",
+    "warmup_steps",
+    "clip_norm",
+    "accumulate",
+    "ema",
+    "patience",
+)
 
 
 def _validate_weight_decay(value: Any, _: ValidatorFunctionWrapHandler) -> float | str:
@@ -101,6 +132,7 @@ class FineTuneParams(TrainingStageParams):
 
     freeze_depth: Annotated[int, Field(ge=-1)]
     unfreeze: tuple[UnfreezeStep, ...] = ()  # more blocks frozen at first, and fewer later, down to freeze_depth
+    backbone_lr_scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # the backbone's learning rates are times this
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # a block's learning rate is the next one's times this
     batch_norm: Literal["fixed", "update"] = "fixed"  # running statistics of the blocks that train
     # What is written: the epoch of the lowest val loss; one_se: the head-only model, unless that epoch's loss is lower

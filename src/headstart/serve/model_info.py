@@ -32,6 +32,7 @@ def load_model_info(model: Path, examples: Sequence[ExampleFile]) -> ModelInfo:
         task=labels["task"],
         labels=labels["labels"],
         input=labels["input"],
+        class_agnostic_nms=labels.get("class_agnostic_nms", False),
         metrics=_metric_estimates(metrics, int8),
         pictures=metrics.get("pictures", 0),
         outcomes=metrics.get("outcomes", {}),

@@ -115,6 +115,7 @@ class ModelInfo(_Message):
     task: str
     labels: list[str]
     input: dict[str, object]
+    class_agnostic_nms: Annotated[bool, Field(description="one thing gets one label; of a detector")] = False
     metrics: list[MetricEstimate] = []
     pictures: Annotated[int, Field(description="size of the test set")] = 0
     confusion: Annotated[dict[str, ConfusionColumn], Field(description="by predicted label")] = {}

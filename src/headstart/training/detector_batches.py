@@ -3,7 +3,7 @@
 Head training runs on cached feature maps of the frozen backbone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from headstart.engine.inference import (
     to_float_tensor,
 )
 from headstart.engine.pixels import load_pixels_or_lazy
+from headstart.engine.tile_manifest import training_tiles
 from headstart.features.embeddings import compute_activation_rows
 from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.features.split_detector import BackboneToRows, HeadFromRows
@@ -30,6 +31,7 @@ from headstart.models import detector
 from headstart.models.detector import Detector
 from headstart.models.file import ModelSpec
 from headstart.params.root import Params
+from headstart.params.training import TrainingStageParams
 from headstart.training.batches import Batch, TrainableNetwork, TrainingBatches
 from headstart.training.loop_state import ValMetrics
 
@@ -59,7 +61,7 @@ def make_cached(network: Detector, params: Params, spec: ModelSpec, backbone: Fr
         backbone: the network's backbone, frozen.
     """
     root, compute = backbone.root, backbone.compute
-    train, val = read_manifest(root / "stages/augment/train.json"), read_manifest(root / "stages/split/val.json")
+    train, val = _read_manifests(root, ("stages/augment/train.json", "stages/split/val.json"), spec)
     lower = BackboneToRows(network)
     images = [*train.images, *val.images]
     size = len(images) * lower.width * compute.dtype.itemsize
@@ -80,7 +82,8 @@ def make_cached(network: Detector, params: Params, spec: ModelSpec, backbone: Fr
     def val_outputs() -> Tensor:
         return run_inference_on_rows(upper, val_rows, compute, DETECTOR_BATCH, shared=True)
 
-    return _make_batches(network, train, val, make_batch, "cached feature maps", val_outputs, spec, upper)
+    weights = class_weights(targets, params.train_head, spec)
+    return _make_batches(network, train, val, make_batch, "cached feature maps", val_outputs, spec, weights, upper)
 
 
 def _make_uncached(
@@ -96,12 +99,13 @@ def _make_uncached(
         return (pictures, boxes), boxes
 
     val_outputs = _make_val_outputs(network, val, params, spec, compute, root)
-    return _make_batches(network, train, val, make_batch, None, val_outputs, spec)
+    weights = class_weights(targets, params.train_head, spec)
+    return _make_batches(network, train, val, make_batch, None, val_outputs, spec, weights)
 
 
 def make_augmented(network: Detector, params: Params, spec: ModelSpec, compute: Compute, root: Path) -> TrainingBatches:
     """Training pictures and boxes that are augmented anew every epoch; some are mosaics of four pictures."""
-    train, val = (read_manifest(root / f"stages/split/{name}.json") for name in ("train", "val"))
+    train, val = _read_manifests(root, ("stages/split/train.json", "stages/split/val.json"), spec)
     pixels = load_pixels_or_lazy(params.train.cache_gb, train.images, root, spec.input)
     targets = detector.encode_targets(train, spec.input)
 
@@ -126,7 +130,19 @@ def make_augmented(network: Detector, params: Params, spec: ModelSpec, compute: 
 
     augmentation = [params.augment.model_dump(), params.seed]
     val_outputs = _make_val_outputs(network, val, params, spec, compute, root)
-    return _make_batches(network, train, val, make_batch, augmentation, val_outputs, spec)
+    weights = class_weights(targets, params.fine_tune, spec)
+    return _make_batches(network, train, val, make_batch, augmentation, val_outputs, spec, weights)
+
+
+def class_weights(targets: list[Tensor], section: TrainingStageParams, spec: ModelSpec) -> Tensor | None:
+    """A weight for each label's boxes in the loss (labels,); None: all are 1."""
+    return detector.balanced_weights(targets, len(spec.labels)) if section.class_weights == "balanced" else None
+
+
+def _read_manifests(root: Path, files: Sequence[str], spec: ModelSpec) -> list[Manifest]:
+    """These manifests; with `model.tiles` those of their pictures' tiles."""
+    manifests = [read_manifest(root / file) for file in files]
+    return [training_tiles(manifest, spec.input.tiles) for manifest in manifests] if spec.input.tiles else manifests
 
 
 def _stack_targets(targets: list[Tensor], rows: Tensor, compute: Compute) -> Tensor:
@@ -150,13 +166,17 @@ def _make_batches(
     augmentation: object,
     val_outputs: Callable[[], Tensor],
     spec: ModelSpec,
+    weights: Tensor | None,
     upper: nn.Module | None = None,
 ) -> TrainingBatches:
-    """`augmentation` is for the checkpoints' key; `upper` takes a batch's inputs, None: the network itself does."""
+    """`augmentation` is for the checkpoints' key; `upper` takes a batch's inputs, None: the network itself does.
+
+    `weights` of the labels are those of the training boxes, in val_loss too.
+    """
     val_targets = detector.encode_targets(val, spec.input)
 
     def validate() -> ValMetrics:
-        return detector.compute_val_metrics(network, val_outputs(), val_targets, val, spec)
+        return detector.compute_val_metrics(network, val_outputs(), val_targets, val, spec, weights)
 
     splits = [split.model_dump(mode="json", exclude={"images": {"__all__": {"id"}}}) for split in (train, val)]
     return TrainingBatches(
@@ -164,6 +184,6 @@ def _make_batches(
         file_names=[image.file_name for image in train.images],
         checkpoint_key=[splits, augmentation],
         make_batch=make_batch,
-        loss=lambda outputs, targets: detector.loss(network, outputs, targets),
+        loss=lambda outputs, targets: detector.loss(network, outputs, targets, weights),
         validate=validate,
     )

@@ -45,6 +45,7 @@ def fine_tune(params: Params, root: Path, loop: TrainLoop | None = None, *, load
         freeze_depth=resolve_freeze_depth(blocks, section.freeze_depth),
         unused_parameters=unused_parameters,
         layer_decay=section.layer_decay,
+        backbone_lr_scale=section.backbone_lr_scale,
         batch_norm=section.batch_norm,
         unfreeze_schedule=tuple((step.epoch, resolve_freeze_depth(blocks, step.depth)) for step in section.unfreeze),
         compiled=params.train.compile,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.base.arrays import Ints
+from headstart.base.threads import one_torch_thread
 from headstart.models import classifier
 from headstart.models.kernel_features import KernelFeatures
 from headstart.params.root import HeadParams
@@ -69,17 +70,13 @@ def fit(
         seed: of the folds and the landmarks.
     """
     assert params.is_fitted, "hidden layers train in epochs"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums are rounded by how many threads share them
-    try:
+    with one_torch_thread():  # sums are rounded by how many threads share them
         mean, scale = _mean_and_scale(features)
         standardised = (features.double() - mean) / scale
         weight_decay = None if section.weight_decay == "auto" else section.weight_decay
         problem = _Problem(targets.double() * _label_weights(targets, section), weight_decay, units, seed)
         fit_kind = _fit_linear if params.kind == "linear" else _fit_kernel
         return fit_kind(standardised, mean, scale, problem, params)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fit_linear(standardised: Tensor, mean: Tensor, scale: Tensor, problem: _Problem, params: HeadParams) -> FittedHead:

@@ -62,7 +62,7 @@ def train_loop(
     checkpoints: Checkpoints,
     on_epoch_start: Callable[[int], None] = lambda epoch: None,
 ) -> BestEpoch:
-    """Train, and leave the network as it was at the epoch of the lowest val_loss.
+    """Train, and leave the network as it was at the epoch of the highest `epoch_score`.
 
     A training that was stopped resumes from its last checkpoint, and ends in the same bits as one that was not.
 
@@ -139,7 +139,7 @@ def train_loop(
                 print(f"  from here on the rate falls to 0{begin}", flush=True)
             save_or_stop(int(max(distributed.all_gather_numbers(stop.received or 0))[0]))
     if state.stopped_early():
-        print(f"  no lower val loss for {params.early_stopping_patience()} epochs: stopped early")
+        print(f"  no better epoch for {params.early_stopping_patience()} epochs: stopped early")
     network.load_state_dict(state.best_weights)
     network.eval()
     print(f"  best epoch {state.best.epoch}: {_format_metrics(state.best.metrics)}")

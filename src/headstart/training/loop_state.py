@@ -16,9 +16,14 @@ from headstart.training.optimizer import AdamW, ParamGroup
 ValMetrics = dict[str, float]
 
 
+def epoch_score(metrics: ValMetrics) -> float:
+    """What epochs are compared by, higher is better: val_fitness where the task has one, else minus the val loss."""
+    return metrics.get("val_fitness", -metrics["val_loss"])
+
+
 @dataclass(frozen=True)
 class BestEpoch:
-    """The epoch of the lowest validation loss.
+    """The epoch of the highest `epoch_score`.
 
     Attributes:
         epoch: its number; 0: the network before the first step.
@@ -68,10 +73,7 @@ class TrainingState:
         self.best, self.best_weights = best, _snapshot(self._network)
 
     def out_of_patience(self) -> bool:
-        """Whether the last epochs, as many as the patience and all of them after the last unfreeze, had no lower loss.
-
-        The validation loss is meant.
-        """
+        """Whether the last epochs, as many as the patience and all of them after the last unfreeze, were no better."""
         since = max(self.best.epoch, self._params.last_unfreeze())
         return 0 < self._params.early_stopping_patience() <= len(self.history) - since
 
@@ -143,7 +145,8 @@ class TrainingState:
         self.val_metrics = metrics = validate()
         train_loss = self._loss_sum / self._pictures
         self.history.append({"epoch": self.epoch, "lr": lr, "train_loss": train_loss, **metrics})
-        if metrics["val_loss"] < self.best.metrics["val_loss"] or math.isnan(self.best.metrics["val_loss"]):
+        best_score = epoch_score(self.best.metrics)
+        if epoch_score(metrics) > best_score or math.isnan(best_score):
             self.mark_best(BestEpoch(self.epoch, self.epoch, metrics))
         _swap_weights(self._trained, current)
         self.epoch, self.step, self._loss_sum, self._pictures = self.epoch + 1, 0, 0.0, 0.0

@@ -88,7 +88,9 @@ def param_groups(network: nn.Module) -> list[ParamGroup]:
     return param_groups_layer_decay(network, [], 1.0)
 
 
-def param_groups_layer_decay(network: nn.Module, blocks: list[Block], layer_decay: float) -> list[ParamGroup]:
+def param_groups_layer_decay(
+    network: nn.Module, blocks: list[Block], layer_decay: float, backbone_lr_scale: float = 1.0
+) -> list[ParamGroup]:
     """Parameter groups with layer-wise learning-rate decay: the head at the full rate, each block at a lower one.
 
     Biases and the parameters of norms have no weight decay.
@@ -97,6 +99,7 @@ def param_groups_layer_decay(network: nn.Module, blocks: list[Block], layer_deca
         network: the backbone is its `trunk`; parameters that do not train are left out.
         blocks: the backbone's, from the input on.
         layer_decay: a block's learning rate is the next one's times this.
+        backbone_lr_scale: the rates of all blocks are times this.
     """
     number = {name: block.number for block in blocks for name in block.parameters}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -106,7 +109,8 @@ def param_groups_layer_decay(network: nn.Module, blocks: list[Block], layer_deca
         in_backbone = name.removeprefix("trunk.")
         # The bias that folding batch norm has added to a convolution belongs to the block of its weight.
         block = number.get(in_backbone, number.get(f"{in_backbone.rpartition('.')[0]}.weight", len(blocks)))
-        groups.setdefault((layer_decay ** (len(blocks) - block), parameter.ndim > 1), []).append(parameter)
+        lr_scale = layer_decay ** (len(blocks) - block) * (backbone_lr_scale if block < len(blocks) else 1.0)
+        groups.setdefault((lr_scale, parameter.ndim > 1), []).append(parameter)
     return [
         ParamGroup(parameters, lr_scale, weight_decay=None if decays else 0.0)
         for (lr_scale, decays), parameters in groups.items()

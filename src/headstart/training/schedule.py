@@ -23,7 +23,7 @@ def lr_factor(step: int, steps: int, params: TrainingStageParams, anneal_after: 
     if params.epochs != "auto" and anneal_after is not None:
         begun = anneal_after * steps
         return lr_factor(begun, steps, params) * _half_cosine(step - begun, AUTO_ANNEAL_EPOCHS * steps)
-    warmup = params.warmup_epochs * steps
+    warmup = params.warmup_steps or params.warmup_epochs * steps
     rise = (step + 1) / (warmup + 1) if step < warmup else 1.0
     if params.epochs == "auto":
         if anneal_after is None:

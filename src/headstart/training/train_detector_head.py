@@ -12,7 +12,8 @@ from headstart.models import detector
 from headstart.models.backbone import create_backbone
 from headstart.models.file import save_model_file, strip_prefix
 from headstart.models.pretrained import check_image_size, load_pretrained
-from headstart.params.root import Params
+from headstart.models.torchvision_detectors import coco_predictor, shared_labels
+from headstart.params.root import TORCHVISION_DETECTORS, Params
 from headstart.training import detector_batches
 from headstart.training.loop import TrainLoop, train_loop
 from headstart.training.train_unfrozen import TrainingPlan, train_unfrozen
@@ -35,6 +36,9 @@ def train_detector_head(params: Params, root: Path, loop: TrainLoop | None = Non
     spec, pretrained = load_pretrained("detect", params.model, labels, root)
     if spec.backbone:
         check_image_size(create_backbone(spec.backbone), spec)
+    if spec.detector in TORCHVISION_DETECTORS and coco_predictor(spec.detector, pretrained):
+        kept = ", ".join(shared_labels(spec.detector, labels)) or "none of the labels"
+        print(f"train-head: the classifier begins with what COCO taught it about {kept}", flush=True)
     torch.manual_seed(params.seed)
     network = detector.build_from_pretrained(pretrained, spec)
     blocks, unused_parameters = detector.blocks_and_unused_parameters(network)

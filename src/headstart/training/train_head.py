@@ -17,6 +17,7 @@ from headstart.base.arrays import Ints
 from headstart.base.errors import UserError
 from headstart.base.files import csv_text, write_json, write_text
 from headstart.base.manifest import Image, read_manifest
+from headstart.base.threads import one_torch_thread
 from headstart.base.units import unit_name
 from headstart.engine.device import Compute, configure_torch
 from headstart.features.embeddings import compute_embeddings
@@ -85,7 +86,8 @@ def train_classifier_head(params: Params, root: Path, loop: TrainLoop | None = N
         head, metrics = _fit(data, params, out / "history.csv")
         checkpoints = None
     else:
-        head, metrics, checkpoints = _train(data, params, root, loop or train_loop)
+        with one_torch_thread():  # a step is too small for more threads
+            head, metrics, checkpoints = _train(data, params, root, loop or train_loop)
     tensors = {f"trunk.{name}": tensor for name, tensor in pretrained.items()}
     tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     save_model_file(out / "model.safetensors", tensors, spec)
@@ -126,11 +128,11 @@ def _train(data: _Data, params: Params, root: Path, loop: TrainLoop) -> tuple[nn
     spec, section, features = data.spec, params.train_head.for_loop(), data.features
     targets, val_targets = (classifier.encode_targets(images, spec.labels) for images in (data.train, data.val))
     learned = classifier.training_targets(data.train, spec.labels)
-    torch.set_num_threads(1)  # a step is too small for more threads
     torch.manual_seed(params.seed)
     head = classifier.create_head(spec.features, len(spec.labels), spec.head)
     weights = classifier.class_weights(targets, len(spec.labels), section)
     sampler = BatchSampler(len(features), targets, section, params.seed, trains_batch_norm(head))
+    section = section.for_batches(sampler.steps)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         for rows in sampler.rank_rows(epoch, first, "train-head"):

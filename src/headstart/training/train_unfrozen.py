@@ -35,6 +35,7 @@ class TrainingPlan:
         freeze_depth: how many of them are frozen.
         unused_parameters: names of the backbone's parameters that no output depends on.
         layer_decay: a block's learning rate is the next one's times this.
+        backbone_lr_scale: the backbone's learning rates are times this.
         batch_norm: running statistics of the blocks that train.
         unfreeze_schedule: (epochs done, blocks frozen from then on), down to freeze_depth; empty: freeze_depth from
             the start.
@@ -47,6 +48,7 @@ class TrainingPlan:
     freeze_depth: int
     unused_parameters: frozenset[str] = frozenset()
     layer_decay: float = 1.0
+    backbone_lr_scale: float = 1.0
     batch_norm: Literal["fixed", "update"] = "fixed"
     unfreeze_schedule: tuple[tuple[int, int], ...] = ()
     compiled: bool = False
@@ -69,7 +71,7 @@ class TrainedNetwork:
     """The result of a training.
 
     Attributes:
-        best: the epoch of the lowest validation loss.
+        best: the epoch of the highest `epoch_score`.
         tensors: the network's at that epoch, under the names of the model file. What was frozen up to then has every
             bit that it had; so has the whole network where no epoch was better than none.
         checkpoints: to be marked finished once the tensors are on disk.
@@ -128,6 +130,7 @@ def train_unfrozen(
         compile_backbone(data.network)
     trained_network = AutocastNetwork(data.network, backbone, compute, plan.batch_norm)
     sampler = BatchSampler(len(data.file_names), data.labels, section, seed, trains_batch_norm(trained_network))
+    section = section.for_batches(sampler.steps)
 
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         return data.iterate(sampler.rank_rows(epoch, first, stage), epoch, seed)
@@ -152,7 +155,7 @@ def train_unfrozen(
     torch.manual_seed(seed)  # dropout must not depend on what was in a cache
     best = loop(
         trained_network,
-        param_groups_layer_decay(network, plan.blocks, plan.layer_decay),
+        param_groups_layer_decay(network, plan.blocks, plan.layer_decay, plan.backbone_lr_scale),
         batches=batches,
         steps=sampler.steps,
         loss=data.loss,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from headstart.base.detections import SplitDetections
 from headstart.base.manifest import Manifest, Split
+from headstart.evaluation.detector.learning import learning_sentence
 from headstart.evaluation.detector.predictions import StageDetector
 from headstart.evaluation.detector.results import DetectorSplits, detector_results
 from headstart.evaluation.detector.suppression import (
@@ -39,19 +40,24 @@ def evaluate_detector(splits: Mapping[Split, Manifest], params: Params, root: Pa
     check_slices(params.evaluate.slices, [image for manifest in splits.values() for image in manifest.images])
     head_only_model, fine_tuned_model = (StageDetector(stage, params, root) for stage in TRAINING_STAGES)
     head_only, fine_tuned, suppression = detect_with_both(head_only_model, fine_tuned_model, splits, params)
+    histories = read_histories(root, "AP50")
+    learning = learning_sentence(histories["fine-tune"], params.fine_tune)
+    if learning:
+        print(f"evaluate: {learning}")
     evaluation, results = detector_results(
         DetectorSplits(root, splits["val"], splits["test"]),
         head_only,
         fine_tuned,
         params=params.evaluate,
         seed=params.seed,
-        histories=read_histories(root, "AP50"),
+        histories=histories,
         facts=collect_report_facts(
             params,
             fine_tuned_model.spec,
             splits,
             root,
             counts={split: _count_boxes(manifest) for split, manifest in splits.items()},
+            notes=[learning] if learning else [],
         ),
         suppression=suppression,
     )

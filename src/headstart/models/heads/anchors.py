@@ -72,6 +72,11 @@ def _match_picture(targets: Tensor, anchors: Tensor, matcher: Matcher) -> Tensor
     return matched_index
 
 
+def with_background(class_weights: Tensor) -> Tensor:
+    """The weights of labels (labels,) after that of a class for the background, 1: (labels + 1,)."""
+    return torch.cat([class_weights.new_ones(1), class_weights])
+
+
 def decode_boxes(coder: BoxCoder, regression: Tensor, reference_boxes: Tensor) -> Tensor:
     """Box regression (n, a, 4 k) relative to reference boxes -> boxes (n, a, k, 4), xyxy in pixels.
 

@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_laye
 
 from headstart.base import distributed
 from headstart.models.heads import nms
-from headstart.models.heads.anchors import UNMATCHED, decode_boxes, generate_anchors, match_anchors
+from headstart.models.heads.anchors import UNMATCHED, decode_boxes, generate_anchors, match_anchors, with_background
 from headstart.models.heads.roi_align import ROI_SIZE, multiscale_roi_align
 
 # Under torchvision's names; its values, where they differ, are behind.
@@ -140,16 +140,17 @@ class FasterRcnnDetectionHead(nn.Module):
             part.reshape(outputs.shape[0], -1, width) for part, width in zip(parts[1:], widths, strict=True)
         )
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Cross entropy and smooth L1 loss of the sampled anchors, and of the sampled proposals; a scalar.
 
         Args:
             outputs: as `forward` returns them, in fp32.
             targets: (n, m, 5), label and xyxy; label -1: padding.
+            class_weights: factor of each label's true boxes in the classification loss (labels,); None: 1.
         """
         objectness, regression, proposals, logits, box_regression = self._split_outputs(outputs)
         rpn_loss = self._rpn_loss(objectness, regression, targets)
-        return rpn_loss + self._box_loss(proposals, logits, box_regression, targets)
+        return rpn_loss + self._box_loss(proposals, logits, box_regression, targets, class_weights)
 
     def _rpn_loss(self, objectness: Tensor, regression: Tensor, targets: Tensor) -> Tensor:
         matched_index = match_anchors(targets, self.anchors, _RPN_MATCHER)
@@ -168,11 +169,14 @@ class FasterRcnnDetectionHead(nn.Module):
         count = distributed.all_reduce_sum(sampled.sum(), shared=self.training).clamp(min=1)
         return (classification + _smooth_l1(regression[picture, location], box_targets)) / count
 
-    def _box_loss(self, proposals: Tensor, logits: Tensor, regression: Tensor, targets: Tensor) -> Tensor:
+    def _box_loss(
+        self, proposals: Tensor, logits: Tensor, regression: Tensor, targets: Tensor, class_weights: Tensor | None
+    ) -> Tensor:
         matched_index, sampled = self._match_and_sample(proposals, targets)
         # 0 is background
         labels = torch.where(matched_index >= 0, targets[..., 0].long().gather(1, matched_index.clamp(min=0)) + 1, 0)
-        classification = F.cross_entropy(logits[sampled], labels[sampled], reduction="sum")
+        weights = None if class_weights is None else with_background(class_weights)
+        classification = F.cross_entropy(logits[sampled], labels[sampled], weight=weights, reduction="sum")
         picture, row = torch.where(sampled & (matched_index >= 0))
         true_boxes = targets[picture, matched_index[picture, row], 1:]
         box_targets = _BOX_CODER.encode_single(true_boxes, proposals[picture, row])

@@ -18,6 +18,9 @@ from headstart.base import distributed
 from headstart.models.heads.anchors import generate_anchors
 
 CENTER_SAMPLING_RADIUS = 1.5  # strides from a box's center within which a location is positive
+# Distances, in strides, that a new head predicts everywhere: about the mean of the targets, so that its first boxes
+# overlap true ones. torchvision begins at 0, where half of them have no area, and its ReLU no gradient.
+INITIAL_DISTANCE = 4.0
 _CODER = BoxLinearCoder(normalize_by_size=True)
 
 
@@ -43,12 +46,13 @@ class FcosDetectionHead(nn.Module):
         outputs = self.layers(feature_maps)
         return torch.cat([outputs["cls_logits"], outputs["bbox_regression"], outputs["bbox_ctrness"]], -1)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Focal loss of the classes, GIoU loss of the boxes, binary cross entropy of the center-ness; a scalar.
 
         Args:
             outputs: as `forward` returns them, in fp32.
             targets: (n, m, 5), label and xyxy; label -1: padding.
+            class_weights: factor of each label's true boxes in the classification loss (labels,); None: 1.
         """
         logits, distances, centerness = outputs[..., :-5], outputs[..., -5:-1], outputs[..., -1]
         matched_index = match_locations(targets, self.anchors, self.anchors_per_level)
@@ -59,7 +63,10 @@ class FcosDetectionHead(nn.Module):
         box_index = matched_index[picture, location]
         class_targets = torch.zeros_like(logits)
         class_targets[picture, location, labels[picture, box_index]] = 1.0
-        classification = sigmoid_focal_loss(logits, class_targets, reduction="sum")
+        focal = sigmoid_focal_loss(logits, class_targets, reduction="none")
+        if class_weights is not None:
+            focal = focal * (1 + class_targets * (class_weights - 1))
+        classification = focal.sum()
         true_boxes, anchors = boxes[picture, box_index], self.anchors[location]
         predicted_boxes = _CODER.decode(distances[picture, location], anchors)
         regression = generalized_box_iou_loss(predicted_boxes, true_boxes, reduction="sum")
@@ -87,7 +94,9 @@ def create_head(channels: int, labels: int, feature_maps: list[Tensor], size: in
     """
     sizes = tuple((8 << level,) for level in range(len(feature_maps)))
     generator = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
-    return FcosDetectionHead(FCOSHead(channels, 1, labels), *generate_anchors(generator, feature_maps, size))
+    layers = FCOSHead(channels, 1, labels)
+    nn.init.constant_(layers.regression_head.bbox_reg.bias, INITIAL_DISTANCE)
+    return FcosDetectionHead(layers, *generate_anchors(generator, feature_maps, size))
 
 
 def match_locations(targets: Tensor, anchors: Tensor, anchors_per_level: Sequence[int]) -> Tensor:

@@ -29,7 +29,7 @@ class RetinaNetDetectionHead(AnchorHead):
         super().__init__(layers, anchors, nms_iou=0.5)
         self.use_giou = use_giou
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Focal loss of the classes, L1 or GIoU loss of the boxes; a scalar.
 
         Each picture's loss is divided by its number of positive anchors, then the mean over pictures is taken.
@@ -37,6 +37,7 @@ class RetinaNetDetectionHead(AnchorHead):
         Args:
             outputs: as `forward` returns them, in fp32.
             targets: (n, m, 5), label and xyxy; label -1: padding.
+            class_weights: factor of each label's true boxes in the classification loss (labels,); None: 1.
         """
         logits, offsets = outputs[..., :-4], outputs[..., -4:]
         matched_index = match_anchors(targets, self.anchors, _MATCHER)
@@ -46,8 +47,10 @@ class RetinaNetDetectionHead(AnchorHead):
         box_index = matched_index[picture, location]
         class_targets = torch.zeros_like(logits)
         class_targets[picture, location, targets[picture, box_index, 0].long()] = 1.0
-        focal = sigmoid_focal_loss(logits, class_targets, reduction="none").sum(-1)
-        classification = (focal * (matched_index != IGNORED)).sum(1) / positives
+        focal = sigmoid_focal_loss(logits, class_targets, reduction="none")
+        if class_weights is not None:
+            focal = focal * (1 + class_targets * (class_weights - 1))
+        classification = (focal.sum(-1) * (matched_index != IGNORED)).sum(1) / positives
         predicted, true_boxes = offsets[picture, location], targets[picture, box_index, 1:]
         anchors = self.anchors[location]
         if self.use_giou:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 
 from headstart.base import distributed
-from headstart.models.heads.anchors import AnchorHead, decode_boxes, match_anchors
+from headstart.models.heads.anchors import AnchorHead, decode_boxes, match_anchors, with_background
 
 NEG_TO_POS_RATIO = 3  # hard negative mining: so many background anchors for each positive one, those of highest loss
 _CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
@@ -20,19 +20,21 @@ _MATCHER = SSDMatcher(0.5)
 class SsdDetectionHead(AnchorHead):
     """torchvision's SSD layers with loss and box decoding; the first class is the background."""
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Cross entropy of the classes with hard negative mining, smooth L1 loss of the boxes; a scalar.
 
         Args:
             outputs: as `forward` returns them, in fp32.
             targets: (n, m, 5), label and xyxy; label -1: padding.
+            class_weights: factor of each label's true boxes in the classification loss (labels,); None: 1.
         """
         logits, offsets = outputs[..., :-4], outputs[..., -4:]
         matched_index = match_anchors(targets, self.anchors, _MATCHER)
         is_positive = matched_index >= 0
         # 0 is background
         labels = torch.where(is_positive, targets[..., 0].long().gather(1, matched_index.clamp(min=0)) + 1, 0)
-        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        weights = None if class_weights is None else with_background(class_weights)
+        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, weight=weights, reduction="none")
         negatives = cross_entropy.detach().masked_fill(is_positive, -torch.inf)
         rank = negatives.argsort(dim=1, descending=True).argsort(dim=1)
         sampled = is_positive | (rank < NEG_TO_POS_RATIO * is_positive.sum(1, keepdim=True))

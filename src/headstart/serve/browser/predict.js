@@ -1,6 +1,7 @@
 // Predictions in the static demo: the model runs in the browser, by onnxruntime-web. No picture is uploaded.
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { boxFromInput, resizeToInput } from "./resize.js";
+import { cutTile, mergeTiles, tileGrid } from "./tiles.js";
 
 const MAX_PIXELS = 12_000_000; // that a phone's canvas can hold; larger pictures are halved first
 
@@ -23,19 +24,46 @@ export async function fetchModelInfo() {
 // An ImagePrediction of the server's API. Throws an Error whose message is a sentence.
 export async function predict(blob, name) {
   const { rgba, width, height, upright } = await decode(blob);
-  const { size } = info.input;
-  const input = Uint8Array.from(resizeToInput(rgba, width, height, info.input));
-  const feeds = { pixels: new ort.Tensor("uint8", input, [1, size, size, 3]) };
   if (info.task === "detect") {
-    const outputs = await (await session).run(feeds, ["boxes", "scores", "labels"]);
-    return { name, ...upright, label: null, probabilities: null, boxes: toBoxes(outputs, upright) };
+    const boxes = info.input.tiles ? await detectInTiles(rgba, width, height, upright) : await detect(rgba, width, height, upright);
+    return { name, ...upright, label: null, probabilities: null, boxes };
   }
+  const feeds = { pixels: toTensor(rgba, width, height) };
   const hasStrangeness = (await session).outputNames.includes("strangeness");
   const outputs = await (await session).run(feeds, ["probabilities", ...(hasStrangeness ? ["strangeness"] : [])]);
   const values = [...outputs.probabilities.data];
   const probabilities = Object.fromEntries(info.labels.map((label, index) => [label, values[index]]));
   const classification = classify(values, outputs.strangeness?.data[0] ?? null);
   return { name, ...upright, probabilities, label: classification.labels_in_set[0], ...classification, boxes: null };
+}
+
+// The network's input of a picture or tile of RGBA pixels.
+function toTensor(rgba, width, height) {
+  const { size } = info.input;
+  return new ort.Tensor("uint8", Uint8Array.from(resizeToInput(rgba, width, height, info.input)), [1, size, size, 3]);
+}
+
+// Boxes of a picture or tile, in pixels of a picture of the size `upright`.
+async function detect(rgba, width, height, upright) {
+  const feeds = { pixels: toTensor(rgba, width, height) };
+  return toBoxes(await (await session).run(feeds, ["boxes", "scores", "labels"]), upright);
+}
+
+// Tile by tile. A picture that was halved to fit a canvas has smaller things than the model has learned.
+async function detectInTiles(rgba, width, height, upright) {
+  const tiles = info.input.tiles;
+  const found = [];
+  for (const [left, top] of tileGrid(width, height, tiles)) {
+    const part = cutTile(rgba, width, height, left, top, tiles.size);
+    for (const { box, ...rest } of await detect(part, tiles.size, tiles.size, { width: tiles.size, height: tiles.size })) {
+      const moved = box.map((value, index) => Math.min(value + (index % 2 ? top : left), index % 2 ? height : width));
+      found.push({ ...rest, box: moved, corner: [left, top] });
+    }
+  }
+  const [right, down] = [upright.width / width, upright.height / height];
+  return mergeTiles(found, width, height, tiles, info.class_agnostic_nms).map(({ label, score, box }) => (
+    { label, score, box: box.map((value, index) => value * (index % 2 ? down : right)) }
+  )).filter(({ box: [x1, y1, x2, y2] }) => x2 > x1 && y2 > y1);
 }
 
 // What export/predictor.py makes of probabilities and strangeness; its words are those of export/answer_text.py.

@@ -62,6 +62,8 @@ function resizeNearest(rgba, width, height, toWidth, toHeight) {
   return out;
 }
 
+const LETTERBOX_GRAY = 127;
+
 // Summed, not multiplied, as in Pillow: for positions between two pixels the sum's rounding error decides.
 function nearestIndices(from, to) {
   const step = from / to;
@@ -91,9 +93,15 @@ function halfToEven(x) {
   return Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
 }
 
-// The size a picture is resized to, and the corner of the model's input in it.
-function cropGeometry(width, height, { size, crop, resize: how }) {
+// `_geometry` of engine/input_spec.py: the size a picture is resized to, and the corner of the model's input in it.
+function geometry(width, height, { size, crop, resize: how }) {
   if (how === "squash") return { resizedWidth: size, resizedHeight: size, left: 0, top: 0 };
+  if (how === "letterbox") {
+    const longest = Math.max(width, height);
+    const [resizedWidth, resizedHeight] = [width, height].map((side) => Math.max(1, halfToEven((side * size) / longest)));
+    const [left, top] = [resizedWidth, resizedHeight].map((side) => -Math.floor((size - side) / 2));
+    return { resizedWidth, resizedHeight, left, top };
+  }
   const shorter = Math.trunc(size / crop);
   const longer = Math.trunc((shorter * Math.max(width, height)) / Math.min(width, height));
   const [resizedWidth, resizedHeight] = width <= height ? [shorter, longer] : [longer, shorter];
@@ -104,7 +112,7 @@ function cropGeometry(width, height, { size, crop, resize: how }) {
 // `boxes_from_input` of engine/input_spec.py for one box (xmin, ymin, xmax, ymax): pixels of the model's input ->
 // pixels of the picture, clipped to it.
 export function boxFromInput(corners, width, height, input) {
-  const { resizedWidth, resizedHeight, left, top } = cropGeometry(width, height, input);
+  const { resizedWidth, resizedHeight, left, top } = geometry(width, height, input);
   return corners.map((value, index) => {
     const [offset, from, to] = index % 2 ? [top, resizedHeight, height] : [left, resizedWidth, width];
     return Math.min(Math.max(((value + offset) * to) / from, 0), to);
@@ -115,13 +123,14 @@ export function boxFromInput(corners, width, height, input) {
 // labels.json says.
 export function resizeToInput(rgba, width, height, input) {
   const { size, interpolation } = input;
-  const { resizedWidth, resizedHeight, left, top } = cropGeometry(width, height, input);
+  const { resizedWidth, resizedHeight, left, top } = geometry(width, height, input);
   const resized = resize(rgba, width, height, resizedWidth, resizedHeight, interpolation);
   if (resizedWidth === size && resizedHeight === size) return resized;
-  const out = new Uint8ClampedArray(size * size * 3);
-  for (let row = 0; row < size; row++) {
-    const start = 3 * ((top + row) * resizedWidth + left);
-    out.set(resized.subarray(start, start + 3 * size), 3 * row * size);
+  const out = new Uint8ClampedArray(size * size * 3).fill(LETTERBOX_GRAY);
+  const [from, to] = [Math.max(left, 0), Math.min(left + size, resizedWidth)]; // columns of the resized picture
+  for (let row = Math.max(top, 0); row < Math.min(top + size, resizedHeight); row++) {
+    const line = resized.subarray(3 * (row * resizedWidth + from), 3 * (row * resizedWidth + to));
+    out.set(line, 3 * ((row - top) * size + from - left));
   }
   return out;
 }
