@@ -9,6 +9,7 @@ from types import FunctionType, MethodType
 from typing import Any, cast
 
 import pytest
+import torch
 from hypothesis import settings
 from pydantic import BaseModel
 from xdist.scheduler import LoadScopeScheduling
@@ -21,6 +22,12 @@ from mirror import Mirror, serving
 TESTS = Path(__file__).parent
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # a failure is one for everybody
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread_a_worker() -> None:
+    """Workers share the cores; and a stage in a process with OMP_NUM_THREADS=1 must give the bits of one in a test."""
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ BUNDLED_MODULES = (
     "base/one_line",
     "engine/__init__",
     "engine/input_spec",
+    "engine/tiles",
     "export/__init__",
     "export/answer_text",
     "export/model_prediction",
