@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
@@ -18,12 +19,17 @@ from torchvision.ops import box_iou
 
 import tiny
 from headstart.base.errors import UserError
+from headstart.engine.device import configure_torch
+from headstart.engine.inference import run_inference
+from headstart.engine.pixels import load_pixels
 from headstart.export.onnx_detector import check_detector_parity, write_detector_model
 from headstart.export.predictor import DetectorOutput
+from headstart.metrics.coco_matching import match_detections
 from headstart.models import detector, torchvision_detectors
 from headstart.models.file import ModelSpec, read_model_file
 from headstart.models.heads import fasterrcnn
 from headstart.models.heads.fasterrcnn import FasterRcnnDetectionHead
+from headstart.models.pretrained import load_pretrained
 from headstart.models.weights import weights
 from headstart.params.root import TORCHVISION_DETECTORS, ExportParams
 from models import test_detector
@@ -246,6 +252,66 @@ def test_a_label_of_cocos_keeps_its_rows(name: str) -> None:
             scores, new_scores = (head(maps)[0][:, : -(5 if name.startswith("fcos") else 4)] for head in heads)
     torch.testing.assert_close(new_scores[:, [*background, first, first + 2]], scores[:, [*background, *rows]])
     assert not torch.equal(new_scores[:, first + 1], scores[:, rows[0]]), "widget has rows of its own"
+
+
+def train_stand_in(root: Path, steps: int) -> Any:
+    """In place of COCO's weights: some steps on the red and blue squares of `tiny.make_boxes`, as `cat` and `dog`."""
+    torch.manual_seed(0)
+    labels = torchvision_detectors.coco_labels(LITE)
+    model: Any = torchvision_detectors.create_detector(LITE, len(labels)).train()
+    model.transform.fixed_size = (96, 96)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.2  # few steps
+    content = tiny.read_json(root / "data/boxes.json")
+    pictures, targets = [], []
+    for image in content["images"]:
+        pixels = np.array(Pillow.open(root / "data/images" / image["file_name"]).resize((96, 96)))
+        pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
+        own = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        boxes = torch.tensor([a["bbox"] for a in own]).reshape(-1, 4) * torch.tensor([96 / 120, 96 / 80] * 2)
+        boxes[:, 2:] += boxes[:, :2]
+        numbers = [1 + labels.index(("cat", "dog")[a["category_id"] - 1]) for a in own]
+        targets.append({"boxes": boxes, "labels": torch.tensor(numbers, dtype=torch.int64)})
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(steps):
+        loss = torch.stack(list(model(pictures, targets).values())).sum()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return model
+
+
+def test_a_new_model_finds_what_the_pretrained_one_has_learned(tmp_path: Path) -> None:
+    """Before its first step, and after an epoch of each stage; with a new predictor it would find nothing yet."""
+    tiny.make_boxes(tmp_path)
+    save_file(train_stand_in(tmp_path, 40).state_dict(), tmp_path / "data/coco.safetensors")
+    text = (tmp_path / "data/boxes.json").read_text()
+    (tmp_path / "data/boxes.json").write_text(text.replace('"red"', '"cat"').replace('"blue"', '"dog"'))
+    params = tiny.make_detect_params(
+        model={"detector": LITE, "backbone": "", "pyramid": 256, "weights": "data/coco.safetensors"},
+        augment={"mosaic": 0},
+        train_head={"epochs": 1, "lr": 1e-4},
+        fine_tune={"epochs": 1, "lr": 1e-5},
+    )
+    tiny.run(tmp_path, params, "fetch", "weights", "split", "augment")
+    test, (spec, pretrained) = (
+        tiny.manifest(tmp_path, "split", "test"),
+        load_pretrained("detect", params.model, ["cat", "dog"], tmp_path),
+    )
+
+    def ap50(network: detector.Detector) -> float:
+        pixels = load_pixels(test.images, tmp_path, spec.input, "decode")
+        outputs = run_inference(network.eval(), pixels, spec.input, configure_torch(params.train, 0))
+        return float(match_detections(test, detector.to_coco_results(network, outputs, test, spec)).stats[1])
+
+    assert ap50(detector.build_from_pretrained(pretrained, spec)) > 0.8
+    without = torchvision_detectors.drop_predictor(pretrained)
+    torch.manual_seed(0)
+    assert ap50(detector.build_from_pretrained(without, spec)) < 0.2
+    tiny.run(tmp_path, params, "train-head", "fine-tune")
+    tensors, spec = read_model_file(tmp_path / "stages/fine-tune/model.safetensors")
+    assert ap50(detector.build(tensors, spec)) > 0.8
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("invalid hash value\nsecond line")])
