@@ -11,7 +11,6 @@ from PIL import Image as Pillow
 import synthetic_boxes
 import tiny
 from conftest import Project
-from headstart.augment.stage import group_annotations
 from headstart.augment.transforms import sample_transform, transform_image
 from headstart.base.files import sha256_file
 from headstart.base.manifest import Annotation
@@ -104,10 +103,10 @@ def test_twenty_thousand_boxes_are_looked_at_once() -> None:
     names, per_picture = ("cat",), 5
     truth = synthetic_boxes.manifest([[("cat", (1.0, 1.0, 9.0, 9.0))] * per_picture] * 4000, names)
     counted = CountingTuple(reversed(truth.annotations))
-    grouped = group_annotations(truth.model_copy(update={"annotations": counted}))
+    grouped = truth.model_copy(update={"annotations": counted}).annotations_by_image()
     assert counted.seen == 20_000
     assert list(grouped) == [image.id for image in truth.images]
     for image_id in (1, 777, 4000):
         last = per_picture * image_id
         assert [annotation.id for annotation in grouped[image_id]] == list(range(last, last - per_picture, -1))
-    assert group_annotations(synthetic_boxes.manifest([[], []])) == {1: [], 2: []}
+    assert synthetic_boxes.manifest([[], []]).annotations_by_image() == {1: [], 2: []}

@@ -35,7 +35,7 @@ def augment(params: Params, root: Path, *, boxes: bool) -> None:
     train = read_manifest(root / "stages/split/train.json")
     (out / "images").mkdir(parents=True, exist_ok=True)
     originals = sorted(train.images, key=lambda image: image.id)
-    annotations = group_annotations(train)
+    annotations = train.annotations_by_image()
     corners = {image_id: _to_xyxy(of_image) for image_id, of_image in annotations.items()}
     write_preview(originals, corners, params, root, out / "preview.jpg", gray_fill=boxes)
 
@@ -51,14 +51,6 @@ def augment(params: Params, root: Path, *, boxes: bool) -> None:
     write_manifest(_merge_copies(train, originals, copies), out / "train.json")
     write_json(out / "metrics.json", {"originals": len(originals), "copies": len(copies)})
     print(f"augment: {len(originals):,} training pictures, {len(copies):,} copies stored; stages/augment/preview.jpg")
-
-
-def group_annotations(manifest: Manifest) -> dict[int, list[Annotation]]:
-    """The annotations of each picture, by its id, in one pass over all of them."""
-    grouped: dict[int, list[Annotation]] = {image.id: [] for image in manifest.images}
-    for annotation in manifest.annotations:
-        grouped[annotation.image_id].append(annotation)
-    return grouped
 
 
 def _merge_copies(train: Manifest, originals: Sequence[Image], copies: Sequence[AugmentedCopy]) -> Manifest:

@@ -91,6 +91,13 @@ class Manifest(_Record):
         """Category id -> index of its label in `labels()`; the keys are in that order."""
         return {category_id: index for index, category_id in enumerate(sorted(c.id for c in self.categories))}
 
+    def annotations_by_image(self) -> dict[int, list[Annotation]]:
+        """The annotations of each picture, by its id, in one pass over all of them."""
+        grouped: dict[int, list[Annotation]] = {image.id: [] for image in self.images}
+        for annotation in self.annotations:
+            grouped[annotation.image_id].append(annotation)
+        return grouped
+
     def subset(self, images: Iterable[Image]) -> "Manifest":
         """A manifest of these pictures and their annotations, with all categories."""
         chosen = tuple(images)

@@ -13,14 +13,14 @@ from headstart.engine.input_spec import TileSpec
 from headstart.engine.tiles import merge_tiles, tile_grid
 
 
-def cut_manifest(manifest: Manifest, spec: TileSpec) -> Manifest:
-    """All tiles of all pictures; boxes are cut at their frames by the rule of `clip_boxes`.
+def cut_manifest(manifest: Manifest, spec: TileSpec | None) -> Manifest:
+    """All tiles of all pictures; boxes are cut at their frames by the rule of `clip_boxes`. None: the pictures as such.
 
     A tile has the side `spec.size`, `tile` and `tile_of`, and a sha256 that is made of its picture's and its place.
     """
-    of_picture: dict[int, list[Annotation]] = defaultdict(list)
-    for annotation in manifest.annotations:
-        of_picture[annotation.image_id].append(annotation)
+    if spec is None:
+        return manifest
+    of_picture = manifest.annotations_by_image()
     images: list[Image] = []
     annotations: list[Annotation] = []
     for image in manifest.images:
@@ -44,11 +44,13 @@ def cut_manifest(manifest: Manifest, spec: TileSpec) -> Manifest:
     return Manifest(images=tuple(images), annotations=tuple(annotations), categories=manifest.categories)
 
 
-def training_tiles(manifest: Manifest, spec: TileSpec) -> Manifest:
+def training_tiles(manifest: Manifest, spec: TileSpec | None) -> Manifest:
     """The tiles that are trained on: all that show a box, and as many others (at least one), chosen by their hash.
 
-    Most tiles of a large picture show background alone, and little of it is new.
+    Most tiles of a large picture show background alone, and little of it is new. None: the pictures as such.
     """
+    if spec is None:
+        return manifest
     tiled = cut_manifest(manifest, spec)
     with_boxes = {annotation.image_id for annotation in tiled.annotations}
     others = sorted((image for image in tiled.images if image.id not in with_boxes), key=lambda image: image.sha256)

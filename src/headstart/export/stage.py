@@ -51,8 +51,7 @@ def export(params: Params, root: Path, export_model: ExportModel, *, metric: str
     metrics = read_json(root / "stages/evaluate/metrics.json")
     out.mkdir(parents=True, exist_ok=True)
     test = read_manifest(root / "stages/split/test.json")
-    inputs = cut_manifest(test, spec.input.tiles) if spec.input.tiles else test
-    pixels = load_pixels(inputs.images, root, spec.input, "decode")
+    pixels = load_pixels(cut_manifest(test, spec.input.tiles).images, root, spec.input, "decode")
     parity, outputs, summary = export_model(out, tensors, spec, pixels, metrics, params)
     fp32_speed: dict[str, Any] = {}
     if params.export.quantize == "int8":
@@ -103,7 +102,7 @@ def _collect_predictions(out: Path, outputs: Output, pixels: Pixels, test: Manif
 def _calibration_pixels(root: Path, spec: ModelSpec, seed: int) -> Pixels:
     """A random sample of the training pictures."""
     train = read_manifest(root / "stages/split/train.json")
-    images = (training_tiles(train, spec.input.tiles) if spec.input.tiles else train).images
+    images = training_tiles(train, spec.input.tiles).images
     sample = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION_IMAGES]
     return load_pixels([images[number] for number in sorted(sample)], root, spec.input, "calibrate")
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headstart.base.clip_boxes import clip_boxes
 from headstart.base.detections import Detection
-from headstart.base.manifest import Annotation, Image, Manifest, xyxy_to_xywh
+from headstart.base.manifest import Image, Manifest, xyxy_to_xywh
 from headstart.engine.equivalence import example_input
 from headstart.engine.input_spec import InputSpec, boxes_from_input, boxes_to_input
 from headstart.metrics.coco_matching import match_detections
@@ -129,13 +129,10 @@ def encode_targets(manifest: Manifest, input_spec: InputSpec) -> list[Tensor]:
     `clip_boxes`.
     """
     number = manifest.label_numbers()
-    annotations: dict[int, list[Annotation]] = {image.id: [] for image in manifest.images}
-    for annotation in manifest.annotations:
-        if not annotation.iscrowd:
-            annotations[annotation.image_id].append(annotation)
+    annotations = manifest.annotations_by_image()
 
     def encode(image: Image) -> Tensor:
-        rows = [(number[a.category_id], *a.bbox) for a in annotations[image.id]]
+        rows = [(number[a.category_id], *a.bbox) for a in annotations[image.id] if not a.iscrowd]
         boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
         boxes[:, 3:] += boxes[:, 1:3]
         in_input = boxes_to_input(boxes[:, 1:].numpy(), image.width, image.height, input_spec)

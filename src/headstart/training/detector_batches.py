@@ -82,7 +82,7 @@ def make_cached(network: Detector, params: Params, spec: ModelSpec, backbone: Fr
     def val_outputs() -> Tensor:
         return run_inference_on_rows(upper, val_rows, compute, DETECTOR_BATCH, shared=True)
 
-    weights = class_weights(targets, params.train_head, spec)
+    weights = _class_weights(targets, params.train_head, spec)
     return _make_batches(network, train, val, make_batch, "cached feature maps", val_outputs, spec, weights, upper)
 
 
@@ -99,7 +99,7 @@ def _make_uncached(
         return (pictures, boxes), boxes
 
     val_outputs = _make_val_outputs(network, val, params, spec, compute, root)
-    weights = class_weights(targets, params.train_head, spec)
+    weights = _class_weights(targets, params.train_head, spec)
     return _make_batches(network, train, val, make_batch, None, val_outputs, spec, weights)
 
 
@@ -130,19 +130,18 @@ def make_augmented(network: Detector, params: Params, spec: ModelSpec, compute: 
 
     augmentation = [params.augment.model_dump(), params.seed]
     val_outputs = _make_val_outputs(network, val, params, spec, compute, root)
-    weights = class_weights(targets, params.fine_tune, spec)
+    weights = _class_weights(targets, params.fine_tune, spec)
     return _make_batches(network, train, val, make_batch, augmentation, val_outputs, spec, weights)
 
 
-def class_weights(targets: list[Tensor], section: TrainingStageParams, spec: ModelSpec) -> Tensor | None:
+def _class_weights(targets: list[Tensor], section: TrainingStageParams, spec: ModelSpec) -> Tensor | None:
     """A weight for each label's boxes in the loss (labels,); None: all are 1."""
     return detector.balanced_weights(targets, len(spec.labels)) if section.class_weights == "balanced" else None
 
 
 def _read_manifests(root: Path, files: Sequence[str], spec: ModelSpec) -> list[Manifest]:
     """These manifests; with `model.tiles` those of their pictures' tiles."""
-    manifests = [read_manifest(root / file) for file in files]
-    return [training_tiles(manifest, spec.input.tiles) for manifest in manifests] if spec.input.tiles else manifests
+    return [training_tiles(read_manifest(root / file), spec.input.tiles) for file in files]
 
 
 def _stack_targets(targets: list[Tensor], rows: Tensor, compute: Compute) -> Tensor:
