@@ -1,10 +1,10 @@
 """What a detector's recipe costs and gives, and how fast it trains beside torchvision's own loop.
 
-    python benchmarks/detection.py [--recipe raccoon] [--data FOLDER] [--seeds 0 1 2] [--steps 20] [--twice]
+    python benchmarks/detection.py [--recipe detector] [--data FOLDER] [--seeds 0 1 2] [--steps 20] [--twice]
 
-FOLDER is copied to data/ of each fresh clone (raccoon: the folder that holds images/ and annotations/); without it the
-clone takes the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures with
-their intervals. For the first seed also (--twice) whether a second clone trains the same model, and, with the same
+FOLDER, which holds images/ and annotations/ (Pascal VOC), is copied to data/pictures/ of each fresh clone; without it
+the clone takes the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures
+with their intervals. For the first seed also (--twice) whether a second clone trains the same model, and, with the same
 network, pictures and machine, pictures a second of our step and of torchvision's loop as its reference scripts have it
 (each file decoded every time, fp32, pictures one by one) in a process of its own, taken in turns. --steps 0 leaves that
 out.
@@ -32,8 +32,8 @@ TRAINING = ("train-head", "fine-tune")
 def main() -> None:
     """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="raccoon")
-    parser.add_argument("--data", type=Path, help="an annotated set, copied to data/<its name>")
+    parser.add_argument("--recipe", default="detector")
+    parser.add_argument("--data", type=Path, help="an annotated set, copied to data/pictures")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=20, help="of each loop, for the throughput")
     parser.add_argument("--twice", action="store_true", help="train the first seed in a second clone and compare")
@@ -71,7 +71,7 @@ def clone(folder: Path, recipe: str, seed: int, data: Path | None) -> Path:
     params = yaml.safe_load((folder / f"recipes/{recipe}.yaml").read_text())
     (folder / "params.yaml").write_text(yaml.safe_dump(params | {"seed": seed}, sort_keys=False))
     if data:
-        shutil.copytree(data, folder / "data" / data.name)
+        shutil.copytree(data, folder / "data/pictures")
     else:
         shutil.copytree(folder / "samples", folder / "data")
     return folder

@@ -4,7 +4,7 @@
 
 One piece at a time is taken out; everything else stays as training or embedding has it. The network is
 tf_efficientnet_lite0 with random weights, its batch norm statistics taken from a batch of noise. A classifier's step
-has 32 pictures of 224 px and trains every block; a detector's is that of recipes/raccoon.yaml (320 px, batch 4,
+has 32 pictures of 224 px and trains every block; a detector's is that of recipes/detector.yaml (320 px, batch 4,
 pyramid 128, 5 blocks frozen). Inputs are made once: a step is forward, loss, backward, optimizer and average.
 
 With, without and the libraries' ways run in turns in one process, or, where that cannot be, in processes of their own.

@@ -72,7 +72,7 @@ def main() -> None:
     folders = {text.partition("=")[0]: Path(text.partition("=")[2]) for text in args.known + args.foreign}
     sets = {name: read_set(folder, embed, spec, args.most) for name, folder in folders.items()}
     foreign = {name: one.features for name, one in sets.items()}
-    foreign["generated"] = embed(np.concatenate(list(foreign_pictures(spec.size, PER_KIND, 0).values())))
+    foreign["generated"] = embed(np.concatenate(list(foreign_pictures(spec.shape[0], PER_KIND, 0).values())))
     for name in (text.partition("=")[0] for text in args.known):
         others = {other: rows for other, rows in foreign.items() if other != name}
         print_table(f"known: {name}", compare(*sets[name].split(), others, widths))

@@ -11,7 +11,7 @@ from headstart.params.reader import load_params
 
 ROOT = Path(__file__).parents[1]
 RECIPE = (ROOT / "recipes/solar-cells.yaml").read_text(encoding="utf-8")
-DETECTOR_RECIPE = (ROOT / "recipes/raccoon.yaml").read_text(encoding="utf-8")
+DETECTOR_RECIPE = (ROOT / "recipes/detector.yaml").read_text(encoding="utf-8")
 
 
 def write_params(folder: Path, text: str = RECIPE) -> Path:

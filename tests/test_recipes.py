@@ -21,7 +21,6 @@ from tiny import texture
 from trees import OpenImages, stanford_dogs
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-DETECT = ("solar-modules", "raccoon", "open-images-detector")
 FOR_DETECTORS = {"model.tiles", "model.pyramid", "model.class_agnostic_nms", "augment.mosaic"}
 FOR_CLASSIFIERS = {f"fine_tune.{key}" for key in ("cache_frozen", "mixup", "cutmix", "sampling", "keep")} | {
     "train_head.sampling",
@@ -209,14 +208,14 @@ def test_solar_modules(tmp_path: Path) -> None:
         assert {image.license for image in part.images} == {"CC0"}
 
 
-def test_raccoon(tmp_path: Path) -> None:
+def test_detector(tmp_path: Path) -> None:
     corners = "<xmin>5</xmin><ymin>1</ymin><xmax>49</xmax><ymax>39</ymax>"
     size = "<size><width>80</width><height>72</height><depth>3</depth></size>"
     item = f"<annotation>{size}<object><name>raccoon</name><bndbox>{corners}</bndbox></object></annotation>"
     for number in range(20):
-        put(tmp_path / f"data/raccoon/images/raccoon-{number}.jpg", jpeg(number, 0))
-        put(tmp_path / f"data/raccoon/annotations/raccoon-{number}.xml", item.encode())
-    found = divided(tmp_path, "raccoon")
+        put(tmp_path / f"data/pictures/images/raccoon-{number}.jpg", jpeg(number, 0))
+        put(tmp_path / f"data/pictures/annotations/raccoon-{number}.xml", item.encode())
+    found = divided(tmp_path, "detector")
     assert {name: len(part.images) for name, part in found.items()} == {"train": 14, "val": 2, "test": 4}
     assert found["test"].annotations[0].bbox == (4, 0, 45, 39)
 

@@ -69,7 +69,7 @@ def test_things_stay_small_in_a_picture_of_any_size(tiled: Path, tmp_path: Path)
 def test_options_that_tiles_exclude() -> None:
     with pytest.raises(ValueError, match=r"model\.resize: letterbox: a tile is square"):
         tiny.make_detect_params(model={"tiles": TILES, "resize": "letterbox"})
-    with pytest.raises(
-        ValueError, match=r"model\.tiles: .*only for task: classify|model\.tiles: .*only for task: detect"
-    ):
+    with pytest.raises(ValueError, match=r"model\.image_size: \[64, 96\]: a tile is square; give one side, such as 96"):
+        tiny.make_detect_params(model={"tiles": TILES, "image_size": [64, 96]})
+    with pytest.raises(ValueError, match=r"model\.tiles: .*: only for task: detect; take it out"):
         tiny.make_params(model={**tiny.make_params().model.model_dump(), "tiles": TILES})

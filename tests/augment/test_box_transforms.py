@@ -61,17 +61,17 @@ def agree(transform: SampledTransform, box: tuple[int, int, int, int], size: tup
         assert moved[0] == pytest.approx(pixels, abs=4.5)
 
 
-@settings(max_examples=80)
-@given(transforms, sides)
+@settings(max_examples=120)
+@given(transforms, sides, st.sampled_from([(SIDE, SIDE), (96, 64), (64, 96)]))
 def test_boxes_and_pixels_of_a_batch_move_together(
-    transform: SampledTransform, sizes: tuple[int, int, int, int]
+    transform: SampledTransform, sizes: tuple[int, int, int, int], frame: tuple[int, int]
 ) -> None:
     x, y, width, height = sizes
     box = (x // 2, y // 2, x // 2 + width, y // 2 + height)
-    pictures = rectangle(SIDE, SIDE, box)[None].float() / 255
+    pictures = rectangle(*frame, box)[None].float() / 255
     # Outside the rectangle the picture has the grey of the fill.
     transformed = transform_batch(pictures * 0.5 + 0.5, [transform], gray_fill=True)
-    agree(transform, box, (SIDE, SIDE), (transformed[0, 0] - 0.5) * 510)
+    agree(transform, box, frame, (transformed[0, 0] - 0.5) * 510)
 
 
 @settings(max_examples=80)
@@ -141,12 +141,12 @@ def test_a_picture_without_boxes() -> None:
     moved, visible = transform_boxes(np.zeros((0, 4)), NEUTRAL, SIDE, SIDE)
     assert moved.shape == (0, 4)
     assert visible.shape == (0,)
-    assert transform_targets(torch.zeros(0, 5), NEUTRAL, SIDE).shape == (0, 5)
+    assert transform_targets(torch.zeros(0, 5), NEUTRAL, (SIDE, SIDE)).shape == (0, 5)
 
 
 def test_the_label_stays_with_its_box() -> None:
     target = torch.tensor([[2.0, 0, 0, 20, 20], [1.0, 40, 0, 64, 20]])
-    moved = transform_targets(target, SampledTransform(**{**vars(NEUTRAL), "shift_x": 0.5}), SIDE)
+    moved = transform_targets(target, SampledTransform(**{**vars(NEUTRAL), "shift_x": 0.5}), (SIDE, SIDE))
     assert moved.tolist() == [[2, 32, 0, 52, 20]]
 
 
@@ -165,6 +165,14 @@ def test_four_pictures_in_one() -> None:
         found = bright(own * 255)
         assert found is not None
         assert row[1:].tolist() == pytest.approx(found, abs=0.51)
+
+
+def test_four_pictures_in_one_of_height_and_width() -> None:
+    boxes = [(0, 0, 96, 64), (60, 4, 90, 60)] * 2
+    pictures = [rectangle(96, 64, box).float() / 255 for box in boxes]
+    picture, moved = make_mosaic(pictures, [torch.tensor([[0, *box]], dtype=torch.float32) for box in boxes])
+    assert picture.shape == (3, 64, 96)
+    assert moved[:, 1:].tolist() == [[0, 0, 48, 32], [78, 2, 93, 30], [0, 32, 48, 64], [78, 34, 93, 62]]
 
 
 def test_rows_of_a_mosaic_depend_on_the_seed() -> None:

@@ -19,7 +19,7 @@ CHANGE = {
         (
             {"best_epoch": 0},
             "No epoch of fine-tuning beat the head alone; the head-only model was kept; try a rate of 3.3e-04 "
-            "(`headstart lr-find fine-tune` suggests a rate; the val loss decides).",
+            "(`headstart lr-find fine-tune` suggests a rate; val decides).",
         ),
         (
             CHANGE,

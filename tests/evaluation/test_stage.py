@@ -122,7 +122,7 @@ def test_a_fine_tuning_that_made_nothing_better_is_no_fine_tuned_model(
     rate = f"{project.params.fine_tune.lr / 3:.1e}"
     sentence = (
         "No epoch of fine-tuning beat the head alone; the head-only model was kept; "
-        f"try a rate of {rate} (`headstart lr-find fine-tune` suggests a rate; the val loss decides)."
+        f"try a rate of {rate} (`headstart lr-find fine-tune` suggests a rate; val decides)."
     )
     assert metrics["kept_head"] == {"lr": project.params.fine_tune.lr}, "a number: dvc metrics diff stays narrow"
     assert "difference" not in metrics, "of a model from itself"

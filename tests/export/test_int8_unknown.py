@@ -46,7 +46,7 @@ def test_the_threshold_and_the_figures_are_of_the_file_in_the_folder(
     assert threshold == found["threshold"]
     assert found["kept"] == pytest.approx(float((own <= threshold + 1e-6).mean()), abs=1e-6)
     assert found["kept_fp32"] == 1, "nothing was turned away before"
-    generated = scores_of(np.concatenate(list(foreign_pictures(model.input.size, 32, 3).values())))
+    generated = scores_of(np.concatenate(list(foreign_pictures(model.input.shape[0], 32, 3).values())))
     assert found["pictures"] == len(generated) == 192
     assert found["fpr95"] == pytest.approx(float((generated <= threshold + 1e-6).mean()), abs=1e-6)
     assert "note" not in found

@@ -27,7 +27,7 @@ COUNT = 6
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Image]]:
     """Square pictures of the network's size, which turn exactly."""
     root = tmp_path_factory.mktemp("pictures")
-    pictures = [photograph(seed).resize((INPUT.size, INPUT.size)) for seed in range(COUNT)]
+    pictures = [photograph(seed).resize(INPUT.shape) for seed in range(COUNT)]
     return root, [store(picture, root, number) for number, picture in enumerate(pictures)]
 
 

@@ -22,7 +22,9 @@ def test_an_unknown_network_and_the_nearest() -> None:
 
 
 def test_a_size_that_a_network_does_not_take() -> None:
-    error = image_size_error(17, "test_vit", RuntimeError("one line\nand another"), "give another one")
-    assert str(error) == (
-        "params.yaml: model.image_size: 17: test_vit does not take pictures of that size (one line); give another one"
-    )
+    for shape, given in (((17, 17), "17"), ((17, 32), "[17, 32]")):
+        error = image_size_error(shape, "test_vit", RuntimeError("one line\nand another"), "give another one")
+        assert str(error) == (
+            f"params.yaml: model.image_size: {given}: test_vit does not take pictures of that size (one line); "
+            "give another one"
+        )

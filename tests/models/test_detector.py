@@ -16,7 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 import synthetic_boxes
 import tiny
 from conftest import Project
-from headstart.engine.input_spec import InputSpec
+from headstart.engine.input_spec import ImageSize, InputSpec
 from headstart.models import detector
 from headstart.models.backbone import create_backbone
 from headstart.models.file import ModelSpec, read_model_file
@@ -31,7 +31,7 @@ ALL = 10**6  # more than there are anchors or proposals
 INPUT = InputSpec(size=SIZE, resize="squash", interpolation="bilinear", crop=1, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def make_spec(name: str, backbone: str = tiny.TRUNK, size: int = SIZE) -> ModelSpec:
+def make_spec(name: str, backbone: str = tiny.TRUNK, size: ImageSize = SIZE) -> ModelSpec:
     return ModelSpec(
         task="detect",
         backbone=backbone,
@@ -66,7 +66,12 @@ class PyramidBackbone(torch.nn.Module):
 def torchvision_detector(network: detector.Detector) -> Any:
     """torchvision's own model around our backbone, pyramid and layers; its anchors are its own."""
     head = network.head
-    shared = {"min_size": SIZE, "max_size": SIZE, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+    shared = {
+        "min_size": min(network.shape),
+        "max_size": max(network.shape),
+        "image_mean": [0, 0, 0],
+        "image_std": [1, 1, 1],
+    }
     if isinstance(head, FasterRcnnDetectionHead):
         return FasterRCNN(
             PyramidBackbone(network),
@@ -105,12 +110,13 @@ def all_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fasterrcnn, "BOX_POSITIVE_FRACTION", 0.5)
 
 
-def random_targets(counts: Sequence[int], seed: int = 1) -> list[Tensor]:
+def random_targets(counts: Sequence[int], seed: int = 1, height: int = SIZE) -> list[Tensor]:
     rng = np.random.default_rng(seed)
     targets = []
     for count in counts:
         corner, side = rng.uniform(0, 70, (count, 2)), rng.uniform(4, 90, (count, 2))
         boxes = np.concatenate([rng.integers(0, 3, (count, 1)), corner, (corner + side).clip(0, SIZE)], 1)
+        boxes[:, 2::2] *= height / SIZE
         targets.append(torch.from_numpy(boxes).float())
     return targets
 
@@ -145,10 +151,10 @@ def test_a_weight_is_the_loss_of_so_many_boxes_of_that_label(name: str) -> None:
 
 @pytest.mark.usefixtures("all_sampled")
 @pytest.mark.parametrize("name", DETECTORS)
-@pytest.mark.parametrize("counts", [(3, 0, 1, 12), (0, 0), (40, 5)])
-def test_the_loss_and_its_gradient_are_torchvisions(name: str, counts: tuple[int, ...]) -> None:
-    network = build(name)
-    pictures, targets = torch.randn(len(counts), 3, SIZE, SIZE), random_targets(counts)
+@pytest.mark.parametrize(("counts", "height"), [((3, 0, 1, 12), SIZE), ((0, 0), SIZE), ((40, 5), SIZE), ((3, 9), 64)])
+def test_the_loss_and_its_gradient_are_torchvisions(name: str, counts: tuple[int, ...], height: int) -> None:
+    network = build(name, size=(height, SIZE))
+    pictures, targets = torch.randn(len(counts), 3, height, SIZE), random_targets(counts, height=height)
     reference = torchvision_detector(network).train()
     network.trunk.eval()
     first = int(isinstance(network.head, FasterRcnnDetectionHead))  # torchvision's label 0 is background
@@ -166,14 +172,15 @@ def test_the_loss_and_its_gradient_are_torchvisions(name: str, counts: tuple[int
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_boxes_are_torchvisions(name: str) -> None:
-    network = build(name)
+@pytest.mark.parametrize("shape", [(SIZE, SIZE), (SIZE, 64)])
+def test_the_boxes_are_torchvisions(name: str, shape: tuple[int, int]) -> None:
+    network = build(name, size=shape)
     for key, parameter in network.head.named_parameters():
         if "cls_logits.bias" in key:
             torch.nn.init.constant_(parameter, -1.0)  # many high scores
         elif parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.06)
-    pictures = torch.randn(2, 3, SIZE, SIZE)
+    pictures = torch.randn(2, 3, *shape)
     with torch.no_grad():
         reference = torchvision_detector(network).eval()(list(pictures))
         boxes, scores, labels = detector.predict(network, network(pictures))

@@ -21,6 +21,7 @@ import tiny
 from headstart.base.errors import UserError
 from headstart.engine.device import configure_torch
 from headstart.engine.inference import run_inference
+from headstart.engine.input_spec import ImageSize, to_shape
 from headstart.engine.pixels import load_pixels
 from headstart.export.onnx_detector import check_detector_parity, write_detector_model
 from headstart.export.predictor import DetectorOutput
@@ -39,16 +40,17 @@ LITE = "ssdlite320_mobilenet_v3_large"
 ALL = 10**6  # more than there are anchors or proposals
 
 
-def make_spec(name: str, size: int = 96) -> ModelSpec:
+def make_spec(name: str, size: ImageSize = 96) -> ModelSpec:
     return test_detector.make_spec(name, "", size).model_copy(update={"pyramid": 0})
 
 
-def torchvision_detector(name: str, size: int) -> Any:
+def torchvision_detector(name: str, size: ImageSize) -> Any:
     """torchvision's own model for three labels with our limits, which takes tensors as they are."""
     torch.manual_seed(0)
     model: Any = torchvision_detectors.create_detector(name, 3)
     model.transform.image_mean, model.transform.image_std = [0.0] * 3, [1.0] * 3
-    model.transform.fixed_size = (size, size)
+    height, width = to_shape(size)
+    model.transform.fixed_size = (width, height)
     if isinstance(model, FasterRCNN):
         model.rpn._pre_nms_top_n = dict.fromkeys(("training", "testing"), fasterrcnn.RPN_PRE_NMS_TOP_N)
         model.rpn._post_nms_top_n = {
@@ -60,7 +62,7 @@ def torchvision_detector(name: str, size: int) -> Any:
         model.roi_heads.score_thresh = detector.MIN_SCORE
     else:
         model.score_thresh, model.detections_per_img, model.topk_candidates = detector.MIN_SCORE, 100, 1000
-    pictures = torch.randn(2, 3, size, size)
+    pictures = torch.randn(2, 3, height, width)
     with torch.no_grad():
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         for module in norms:
@@ -110,17 +112,18 @@ def _spread_scores(model: Any, pictures: Tensor) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
-def test_loss_and_boxes_are_torchvisions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, SIZES.get(name, 96)) for name in TORCHVISION_DETECTORS), (LITE, (96, 160))]
+)
+def test_loss_and_boxes_are_torchvisions(name: str, size: ImageSize, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours consists of the modules of torchvision's model."""
     for limit, value in (("RPN_BATCH_PER_IMAGE", ALL), ("BOX_BATCH_PER_IMAGE", ALL), ("BOX_POSITIVE_FRACTION", 0.5)):
         monkeypatch.setattr(fasterrcnn, limit, value)
-    size = SIZES.get(name, 96)
     reference = torchvision_detector(name, size)
     with monkeypatch.context() as patch:
         patch.setattr(torchvision_detectors, "create_detector", lambda *_: reference)
         network = detector.build_from_pretrained({}, make_spec(name, size))
-    pictures, targets = torch.randn(2, 3, size, size), test_detector.random_targets((3, 0))
+    pictures, targets = torch.randn(2, 3, *to_shape(size)), test_detector.random_targets((3, 0))
     first = int(isinstance(network.head, FasterRcnnDetectionHead) or "ssd" in name)  # label 0 is then background
     reference_targets = [{"labels": target[:, 0].long() + first, "boxes": target[:, 1:]} for target in targets]
     reference.train()

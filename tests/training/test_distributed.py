@@ -122,7 +122,7 @@ def test_a_detectors_loss_is_the_sum_of_its_parts(name: str, monkeypatch: pytest
     feature_maps = [torch.randn(3, 32, side, side) for side in (12, 6, 3, 2, 1)]
     targets = torch.tensor([[[0, 10, 10, 50, 40]], [[1, 30, 20, 90, 90]], [[-1, 0, 0, 0, 0]]], dtype=torch.float32)
     targets = torch.cat([targets, torch.tensor([[[1, 5, 50, 30, 90]], *[[[-1, 0, 0, 0, 0]]] * 2])], 1)
-    head = detector.HEADS["retinanet" if name == "ssd" else name](32, 2, feature_maps, 96)
+    head = detector.HEADS["retinanet" if name == "ssd" else name](32, 2, feature_maps, (96, 96))
     outputs = head(feature_maps, targets).detach()
     if name == "ssd":
         head, outputs = SsdDetectionHead(nn.Identity(), head.anchors, 0.5), torch.randn(*outputs.shape[:2], 2 + 5)

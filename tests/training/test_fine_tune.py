@@ -143,7 +143,7 @@ def test_where_no_epoch_is_better_the_head_only_model_is_kept_to_the_bit(
     assert capsys.readouterr().out.splitlines()[-1] == (
         "fine-tune: no epoch of fine-tuning beat the head alone; the head-only model was kept; "
         "try fine_tune.lr: 3.3e-03 or a greater freeze_depth "
-        "(`headstart lr-find fine-tune` suggests a rate; the val loss decides)"
+        "(`headstart lr-find fine-tune` suggests a rate; val decides)"
     )
 
 

@@ -79,31 +79,32 @@ def _bounding_boxes_in_frame(corners: BoxArray, covered: npt.NDArray[np.bool_], 
     return np.where(is_valid.any(1), boxes, 0.0)
 
 
-def transform_targets(target: Tensor, transform: SampledTransform, size: int) -> Tensor:
-    """`transform_boxes` for a picture's targets (m, 5), label and corners in pixels of a square input."""
-    boxes, stay = transform_boxes(target[:, 1:].double().numpy(), transform, size, size)
+def transform_targets(target: Tensor, transform: SampledTransform, shape: tuple[int, int]) -> Tensor:
+    """`transform_boxes` for a picture's targets (m, 5), label and corners in pixels; `shape`: its height and width."""
+    boxes, stay = transform_boxes(target[:, 1:].double().numpy(), transform, shape[1], shape[0])
     return torch.cat([target[:, :1], torch.from_numpy(boxes).float()], 1)[torch.from_numpy(stay)]
 
 
 def make_mosaic(pictures: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Four pictures (3, s, s) at half their size as one, and their targets. Source: Bochkovskiy et al. 2020 (YOLOv4).
+    """Four pictures (3, h, w) at half their size as one, and their targets. Source: Bochkovskiy et al. 2020 (YOLOv4).
 
     Args:
         pictures: four of one size, in the order upper left, upper right, lower left, lower right.
         targets: of each, (m, 5): label and corners in pixels.
 
     Returns:
-        One picture (3, s, s) and its targets (sum of m, 5).
+        One picture (3, h, w) and its targets (sum of m, 5).
     """
-    size = pictures[0].shape[-1]
-    half = size // 2
-    small = F.interpolate(torch.stack(list(pictures)), (half, half), mode="bilinear", antialias=True)
+    height, width = pictures[0].shape[-2:]
+    half_height, half_width = height // 2, width // 2
+    small = F.interpolate(torch.stack(list(pictures)), (half_height, half_width), mode="bilinear", antialias=True)
     rows = [torch.cat([small[first], small[first + 1]], -1) for first in (0, 2)]
-    mosaic = F.pad(torch.cat(rows, -2), (0, size - 2 * half, 0, size - 2 * half), mode="replicate")
+    mosaic = F.pad(torch.cat(rows, -2), (0, width - 2 * half_width, 0, height - 2 * half_height), mode="replicate")
+    scale = torch.tensor([half_width / width, half_height / height] * 2)
     moved = []
     for number, target in enumerate(targets):
-        offset = torch.tensor([number % 2, number // 2] * 2) * half
-        moved.append(torch.cat([target[:, :1], target[:, 1:] * (half / size) + offset], 1))
+        offset = torch.tensor([number % 2 * half_width, number // 2 * half_height] * 2)
+        moved.append(torch.cat([target[:, :1], target[:, 1:] * scale + offset], 1))
     return mosaic, torch.cat(moved)
 
 

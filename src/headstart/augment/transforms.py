@@ -150,7 +150,7 @@ class _ImageOps:
 
 
 class _BatchOps:
-    """Steps on a batch (n, 3, s, s) of floats in 0..1, on its device, each picture with its own parameters."""
+    """Steps on a batch (n, 3, h, w) of floats in 0..1, on its device, each picture with its own parameters."""
 
     def __init__(self, gray_fill: bool) -> None:
         self.gray_fill = gray_fill
@@ -159,7 +159,9 @@ class _BatchOps:
         """Flips and affine transforms as one grid_sample."""
         if not any(t.horizontal_flip or t.vertical_flip or t.is_affine for t in transforms):
             return x
-        matrices = torch.tensor([inverse_affine_matrix(t) for t in transforms], dtype=torch.float32, device=x.device)
+        aspect_ratio = x.shape[-1] / x.shape[-2]
+        rows = [inverse_affine_matrix(transform, aspect_ratio) for transform in transforms]
+        matrices = torch.tensor(rows, dtype=torch.float32, device=x.device)
         grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
         if self.gray_fill:
             return F.grid_sample(x - 0.5, grid, padding_mode="zeros", align_corners=False) + 0.5

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-LR_FIND = "`headstart lr-find fine-tune` suggests a rate; the val loss decides"
+LR_FIND = "`headstart lr-find fine-tune` suggests a rate; val decides"
 KEPT_HEAD = "no epoch of fine-tuning beat the head alone; the head-only model was kept"
 
 

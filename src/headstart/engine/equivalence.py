@@ -5,10 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.engine.input_spec import ImageSize, to_shape
 
-def example_input(size: int, count: int = 2) -> Tensor:
-    """Random pictures (count, 3, size, size), standard normal, the same at every call."""
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+def example_input(size: ImageSize, count: int = 2) -> Tensor:
+    """Random pictures (count, 3, height, width), standard normal, the same at every call."""
+    return torch.randn(count, 3, *to_shape(size), generator=torch.Generator().manual_seed(0))
 
 
 def outputs_agree(expected: Any, outputs: Any, tolerance: float) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.engine.equivalence import example_input, outputs_agree
+from headstart.engine.input_spec import ImageSize
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class FoldedNorm:
 
 
 @torch.no_grad()
-def fold_batch_norm(backbone: nn.Module, size: int) -> tuple[nn.Module, list[FoldedNorm]]:
+def fold_batch_norm(backbone: nn.Module, size: ImageSize) -> tuple[nn.Module, list[FoldedNorm]]:
     """A copy of the backbone without its batch norms, and which they were.
 
     Which batch norm follows which convolution is read off the order of the modules, then verified: on a random picture
@@ -29,7 +30,7 @@ def fold_batch_norm(backbone: nn.Module, size: int) -> tuple[nn.Module, list[Fol
 
     Args:
         backbone: any network on the CPU; it is put into eval mode.
-        size: side of the pictures, in pixels.
+        size: side of the pictures, or height and width, in pixels.
     """
     backbone = backbone.eval()
     # A randomly initialized batch norm is the identity, so that any pairing would pass: perturbed ones are folded too.

@@ -13,7 +13,7 @@ from headstart.engine.cpu.optimize import optimize
 from headstart.engine.device import Compute
 from headstart.engine.equivalence import example_input
 from headstart.engine.fold_batch_norm import fold_batch_norm
-from headstart.engine.input_spec import InputSpec, Pixels
+from headstart.engine.input_spec import ImageSize, InputSpec, Pixels
 from headstart.engine.pixels import LazyPixels
 
 PartT = TypeVar("PartT", bound=Sized)
@@ -24,12 +24,12 @@ INFERENCE_BATCH = 32
 DETECTOR_BATCH = 8  # of a detector, whose feature maps are large
 
 
-def prepare_for_inference(network: nn.Module, input_size: int, compute: Compute, batch: int) -> nn.Module:
+def prepare_for_inference(network: nn.Module, input_size: ImageSize, compute: Compute, batch: int) -> nn.Module:
     """The network for many forward passes: batch norm of its `trunk` folded, on the device, fused on a CPU.
 
     Args:
         network: in eval mode; its `trunk` is replaced by the folded one, and it is moved to the device.
-        input_size: side of the input, in pixels.
+        input_size: side of the input, or height and width, in pixels.
         compute: device, precision, kernels.
         batch: pictures in a forward pass; the fused copy is checked by an example of that many.
 
@@ -41,12 +41,12 @@ def prepare_for_inference(network: nn.Module, input_size: int, compute: Compute,
 
 
 def to_float_tensor(pixels: Pixels, device: torch.device) -> Tensor:
-    """Pixels (n, s, s, 3) -> floats in 0..1 (n, 3, s, s), channels_last, on the device."""
+    """Pixels (n, h, w, 3) -> floats in 0..1 (n, 3, h, w), channels_last, on the device."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(255)
 
 
 def normalize_images(pictures: Tensor, input_spec: InputSpec) -> Tensor:
-    """Floats in 0..1 (n, 3, s, s) -> (x - mean) / std per channel, channels_last."""
+    """Floats in 0..1 (n, 3, h, w) -> (x - mean) / std per channel, channels_last."""
     mean = torch.tensor(input_spec.mean, device=pictures.device).reshape(1, 3, 1, 1)
     std = torch.tensor(input_spec.std, device=pictures.device).reshape(1, 3, 1, 1)
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -61,7 +61,7 @@ def run_inference(
     *,
     shared: bool = False,
 ) -> Tensor:
-    """The network's outputs (n, ...), in fp32 on the CPU, for pixels (n, s, s, 3).
+    """The network's outputs (n, ...), in fp32 on the CPU, for pixels (n, h, w, 3).
 
     Args:
         network: takes normalized pictures; in eval mode, on the device.

@@ -5,7 +5,9 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict
 
-Pixels = npt.NDArray[np.uint8]  # (n, size, size, 3) or of one picture (size, size, 3), RGB
+Shape = tuple[int, int]  # height and width, in pixels
+ImageSize = int | Shape  # side of a square, or height and width
+Pixels = npt.NDArray[np.uint8]  # (n, height, width, 3) or of one picture (height, width, 3), RGB
 XyxyArray = npt.NDArray[np.float32]  # (b, 4): xmin, ymin, xmax, ymax
 
 RESAMPLING_FILTERS = {
@@ -36,7 +38,7 @@ class InputSpec(BaseModel):
     """The network's preprocessing, as timm's data config has it.
 
     Attributes:
-        size: side of the square input, in pixels.
+        size: side of the square input, in pixels, or height and width.
         resize: `squash`, `crop` or `letterbox`, see `resize_to_input`.
         interpolation: a key of RESAMPLING_FILTERS; anything else is bicubic.
         crop: the share of the picture that timm's own evaluation keeps (timm's `crop_pct`); used by `resize: crop`.
@@ -47,7 +49,7 @@ class InputSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int
+    size: ImageSize
     resize: str
     interpolation: str
     crop: float
@@ -55,32 +57,50 @@ class InputSpec(BaseModel):
     std: tuple[float, float, float]
     tiles: TileSpec | None = None
 
+    @property
+    def shape(self) -> Shape:
+        """Height and width, in pixels."""
+        return to_shape(self.size)
+
     def description(self) -> str:
-        """`224 px squash`, `320 px, tiles of 320 px`."""
-        return f"{self.size} px, tiles of {self.tiles.size} px" if self.tiles else f"{self.size} px {self.resize}"
+        """`224 px squash`, `240 x 416 px letterbox`, `320 px, tiles of 320 px`."""
+        size = format_shape(self.shape)
+        return f"{size}, tiles of {self.tiles.size} px" if self.tiles else f"{size} {self.resize}"
+
+
+def to_shape(size: ImageSize) -> Shape:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def format_shape(shape: Shape) -> str:
+    """`224 px` of a square, else `240 x 416 px`: height and width."""
+    height, width = shape
+    return f"{width} px" if height == width else f"{height} x {width} px"
 
 
 def resize_to_input(picture: Pillow.Image, input_spec: InputSpec) -> Pixels:
-    """One upright picture in the network's size, (size, size, 3).
+    """One upright picture in the network's size, (height, width, 3).
 
-    `squash` resizes the whole picture and gives up its aspect ratio; `crop` is timm's evaluation: the shorter side to
-    size / crop, then the center; `letterbox` resizes the longer side to size and fills the rest with LETTERBOX_GRAY.
+    `squash` resizes the whole picture and gives up its aspect ratio. `crop` is timm's evaluation: the picture just
+    covers the input's height and width divided by `crop`, and its center is the input. `letterbox` resizes the picture
+    so that it just fits into the input, and fills the rest with LETTERBOX_GRAY.
     """
-    size = input_spec.size
+    height, width = input_spec.shape
     resampling = RESAMPLING_FILTERS.get(input_spec.interpolation, Pillow.Resampling.BICUBIC)
     # JPEG can be decoded at 1/2, 1/4 or 1/8 scale; twice the size needed is left for the resampling to work on.
-    picture.draft("RGB", (2 * size, 2 * size))
+    picture.draft("RGB", (2 * width, 2 * height))
     if picture.mode != "L":  # grayscale is resampled as one channel: the same numbers for a third of the work
         picture = picture.convert("RGB")
     if input_spec.resize == "squash":
-        return _rgb_array(picture.resize((size, size), resampling))
+        return _rgb_array(picture.resize((width, height), resampling))
     resized_size, (left, top) = _geometry(*picture.size, input_spec)
     resized = picture.resize(resized_size, resampling)
     if input_spec.resize == "letterbox":
-        canvas = Pillow.new("RGB", (size, size), (LETTERBOX_GRAY,) * 3)
+        canvas = Pillow.new("RGB", (width, height), (LETTERBOX_GRAY,) * 3)
         canvas.paste(resized, (-left, -top))
         return _rgb_array(canvas)
-    return _rgb_array(resized.crop((left, top, left + size, top + size)))
+    return _rgb_array(resized.crop((left, top, left + width, top + height)))
 
 
 def boxes_to_input(boxes: XyxyArray, width: int, height: int, input_spec: InputSpec) -> XyxyArray:
@@ -102,17 +122,22 @@ def boxes_from_input(boxes: XyxyArray, width: int, height: int, input_spec: Inpu
 
 def _geometry(width: int, height: int, input_spec: InputSpec) -> tuple[tuple[int, int], tuple[int, int]]:
     """Width and height of the resized picture, and left and top of the input in it; negative: the input is larger."""
-    size = input_spec.size
+    to_height, to_width = input_spec.shape
     if input_spec.resize == "squash":
-        return (size, size), (0, 0)
+        return (to_width, to_height), (0, 0)
     if input_spec.resize == "letterbox":
-        longer = max(width, height)
-        resized_size = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
-        return resized_size, (-((size - resized_size[0]) // 2), -((size - resized_size[1]) // 2))
-    edge = int(size / input_spec.crop)  # torchvision's Resize and CenterCrop, rounding included
-    longer = int(edge * max(width, height) / min(width, height))
-    resized_size = (edge, longer) if width <= height else (longer, edge)
-    left, top = (round((side - size) / 2) for side in resized_size)
+        if width * to_height >= height * to_width:
+            resized_size = (to_width, max(1, round(height * to_width / width)))
+        else:
+            resized_size = (max(1, round(width * to_height / height)), to_height)
+        return resized_size, (-((to_width - resized_size[0]) // 2), -((to_height - resized_size[1]) // 2))
+    # torchvision's Resize and CenterCrop, rounding included
+    covered_width, covered_height = int(to_width / input_spec.crop), int(to_height / input_spec.crop)
+    if width * covered_height <= height * covered_width:
+        resized_size = (covered_width, int(covered_width * height / width))
+    else:
+        resized_size = (int(covered_height * width / height), covered_height)
+    left, top = (round((side - to) / 2) for side, to in zip(resized_size, (to_width, to_height), strict=True))
     return resized_size, (left, top)
 
 

@@ -1,6 +1,7 @@
 """Picture files -> pixels in the network's input size: decoded once, cached as a memory-mapped array. No torch."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ PIXEL_MODULES = ("headstart.engine.input_spec", "headstart.engine.pixels", "head
 
 
 def read_pixels(path: Path, input_spec: InputSpec, tile: Tile | None = None) -> Pixels:
-    """Pixels (size, size, 3) of a file that the fetch stage has validated and stored upright, or of a tile of it."""
+    """Pixels (height, width, 3) of a file that the fetch stage has validated and stored upright, or of a tile of it."""
     if tile and input_spec.tiles:
         whole = _decode_whole(path, path.stat().st_mtime_ns if path.exists() else 0)
         return resize_to_input(cut_tile(whole, tile, input_spec.tiles), input_spec)
@@ -43,7 +44,7 @@ def _decode_whole(path: Path, modified: int) -> Pillow.Image:
 
 
 class LazyPixels:
-    """An array (n, size, size, 3) whose rows are decoded at each access: for pictures too many to cache decoded."""
+    """An array (n, height, width, 3) whose rows are decoded at each access: for pictures too many to cache decoded."""
 
     def __init__(self, images: Sequence[Image], root: Path, input_spec: InputSpec) -> None:
         self._files = [(root / image.file_name, image.tile) for image in images]
@@ -63,14 +64,14 @@ def load_pixels_or_lazy(
 ) -> Pixels | LazyPixels:
     """`load_pixels`, or `LazyPixels` where the cache would take more than `max_gb` (10^9 bytes). Both give the same."""
     path = _cache_file(images, root, input_spec)
-    if not distributed.broadcast_object(fits_cache(path.parent, len(images) * input_spec.size**2 * 3, max_gb)):
+    if not distributed.broadcast_object(fits_cache(path.parent, len(images) * math.prod(input_spec.shape) * 3, max_gb)):
         return LazyPixels(images, root, input_spec)
     with distributed.main_process_first():
         return load_pixels(images, root, input_spec, "decode")
 
 
 def load_pixels(images: Sequence[Image], root: Path, input_spec: InputSpec, label: str) -> Pixels:
-    """All pictures, (n, size, size, 3), as a memory-mapped file under .cache/pixels, made once for a list of pictures.
+    """All pictures, (n, height, width, 3), a memory-mapped file under .cache/pixels, made once for a list of pictures.
 
     The folder's name is the hash of the pictures' sha256, of the resizing and of the code that does it: other pictures
     or another size are another folder. Each row has a checksum in the file; rows that disagree are decoded anew.
@@ -83,7 +84,7 @@ def load_pixels(images: Sequence[Image], root: Path, input_spec: InputSpec, labe
     """
     path = _cache_file(images, root, input_spec)
     mark_used(path.parent, f"{input_spec.description()} {input_spec.interpolation}")
-    shape = (len(images), input_spec.size, input_spec.size, 3)
+    shape = (len(images), *input_spec.shape, 3)
     try:
         cached = open_checked_rows(path, shape)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from typing import Any
 from headstart.base.files import read_json
 from headstart.base.kept_head import kept_head_sentence
 from headstart.base.manifest import Manifest, Split, count_licenses, count_sources
+from headstart.engine.input_spec import format_shape
 from headstart.evaluation.report_tables import Table
 from headstart.models.file import ModelSpec
 from headstart.models.weights import UNTRAINED
@@ -103,7 +104,7 @@ def _settings(
         "network": spec.description(),
         "pretrained weights": f"{weights['source']}, licence {weights['license']}, "
         f"{weights['parameters']:,} parameters",
-        "picture size": f"{spec.input.size} px ({spec.input.resize})",
+        "picture size": f"{format_shape(spec.input.shape)} ({spec.input.resize})",
         "frozen": f"{frozen} of {len(of_backbone)} blocks are as pretrained in the exported model",
         "augmented copies": f"{params.augment.copies} of each training picture",
         "train-head": _head_training(params, spec),

@@ -48,7 +48,7 @@ def refit_unknown(out: Path, root: Path, test: Manifest, fp32: Floats32, int8: F
     before = labels["unknown"]["threshold"]
     labels["unknown"]["threshold"] = threshold if math.isfinite(threshold) else None
     write_json(out / "labels.json", labels)
-    generated = foreign_pictures(model.input.size, PER_KIND, seed)
+    generated = foreign_pictures(model.input.shape[0], PER_KIND, seed)
     return {
         **unknown_figures(
             unit_numbers(test.images),

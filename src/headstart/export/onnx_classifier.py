@@ -26,7 +26,7 @@ from headstart.params.training import TrainParams
 
 MAX_TIE_GAP = 0.02  # of two logits: of these two labels alone the probabilities are 0.505 and 0.495
 USAGE = (
-    "upright RGB picture, resized as `input` says (Pillow), uint8 (batch, size, size, 3) as `pixels`; "
+    "upright RGB picture, resized as `input` says (Pillow), uint8 (batch, height, width, 3) as `pixels`; "
     "normalisation is in the graph. `logits` are raw, `probabilities` calibrated by the temperature. `strangeness` is "
     "the distance from the training pictures: above `unknown.threshold` a picture is none of the labels. Labels whose "
     "probability reaches theirs of `prediction_sets.thresholds`, and the most probable one, may be the picture's."
@@ -46,7 +46,7 @@ class LogitsAndStrangeness(ClassifierWithFeatures):
 
 
 class ExportedClassifier(nn.Module):
-    """Pixels (n, size, size, 3) uint8 -> logits and calibrated probabilities, (n, labels), and strangeness (n,)."""
+    """Pixels (n, height, width, 3) uint8 -> logits and calibrated probabilities, (n, labels), and strangeness (n,)."""
 
     # The names `whole`, `network` and `trunk` are in the names of the ONNX file's initializers.
     def __init__(self, network: LogitsAndStrangeness, spec: ModelSpec, temperature: float) -> None:

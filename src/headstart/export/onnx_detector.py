@@ -25,7 +25,7 @@ from headstart.params.root import ExportParams, Params
 MAX_CORNER_DIFFERENCE = 1.0  # pixels
 IOU_MARGIN = 1e-3  # NMS may decide differently about two boxes whose IoU is that near to its limit
 USAGE = (
-    "upright RGB picture, resized as `input` says (Pillow), uint8 (batch, size, size, 3) as `pixels`; "
+    "upright RGB picture, resized as `input` says (Pillow), uint8 (batch, height, width, 3) as `pixels`; "
     "normalisation, decoding and NMS (across labels, if `class_agnostic_nms`) are in the graph. `boxes` are corners "
     "(xmin, ymin, xmax, ymax) in pixels of the input, highest score first, `labels` count from 0; a score of 0 is no "
     "box. `threshold`: believe scores from there on."
@@ -33,7 +33,7 @@ USAGE = (
 
 
 class ExportedDetector(nn.Module):
-    """Pixels (n, size, size, 3) uint8 -> boxes (n, k, 4) in pixels of the input, scores and labels (n, k)."""
+    """Pixels (n, height, width, 3) uint8 -> boxes (n, k, 4) in pixels of the input, scores and labels (n, k)."""
 
     # The names `whole`, `network` and `trunk` are in the names of the ONNX file's initializers.
     def __init__(self, network: Detector, spec: ModelSpec, class_agnostic_nms: bool) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from headstart.base.errors import UserError
 from headstart.base.files import atomic_path
-from headstart.engine.input_spec import InputSpec
+from headstart.engine.input_spec import ImageSize, InputSpec, to_shape
 
 
 class NormalizedNetwork(nn.Module):
-    """The network behind its normalisation: pixels (n, size, size, 3) uint8 -> outputs (n, ...)."""
+    """The network behind its normalisation: pixels (n, height, width, 3) uint8 -> outputs (n, ...)."""
 
     mean: Tensor
     std: Tensor
@@ -35,22 +35,22 @@ def write_onnx(
     network: nn.Module,
     path: Path,
     *,
-    size: int,
+    size: ImageSize,
     outputs: Sequence[str],
     operations: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> None:
     """Write a network atomically as ONNX; its input is `pixels`, the batch size is free.
 
     Args:
-        network: pixels (n, size, size, 3) uint8 -> a tensor for each of `outputs`.
+        network: pixels (n, height, width, 3) uint8 -> a tensor for each of `outputs`.
         path: the file.
-        size: side of the pictures, in pixels.
+        size: side of the pictures, or height and width, in pixels.
         outputs: their names.
         operations: torch.onnx.export's `custom_translation_table`.
     """
     import onnx
 
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, *to_shape(size), 3, dtype=torch.uint8)
     # The exporter logs every pass, and warns of its own deprecated internals.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

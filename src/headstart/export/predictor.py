@@ -54,7 +54,7 @@ class PreprocessedImage:
     """A picture as the network's input.
 
     Attributes:
-        pixels: (t, size, size, 3), of its t tiles; t is 1 where the model takes whole pictures.
+        pixels: (t, height, width, 3), of its t tiles; t is 1 where the model takes whole pictures.
         width: of the upright original.
         height: of the upright original.
     """
@@ -143,14 +143,14 @@ class Predictor:
         self._outputs = {output.name for output in self._session.get_outputs()}
 
     def classifier_output(self, pixels: Pixels) -> ClassifierOutput:
-        """A classifier's outputs for pixels (n, size, size, 3)."""
+        """A classifier's outputs for pixels (n, height, width, 3)."""
         outputs = self._run_session([name for name in ClassifierOutput._fields if name in self._outputs], pixels)
         if "strangeness" not in self._outputs:
             outputs.append(np.full(len(pixels), np.nan, np.float32))
         return ClassifierOutput(*outputs)
 
     def detector_output(self, pixels: Pixels) -> DetectorOutput:
-        """A detector's outputs for pixels (n, size, size, 3)."""
+        """A detector's outputs for pixels (n, height, width, 3)."""
         return DetectorOutput(*self._run_session(DetectorOutput._fields, pixels))
 
     def output(self, pixels: Pixels) -> ClassifierOutput | DetectorOutput:
@@ -224,7 +224,7 @@ class Predictor:
         if tiles := self.input.tiles:  # merged before any is left out, as in the evaluation
             picture = (image.width, image.height)
             starts = np.array(tile_grid(*picture, tiles))[np.nonzero(counts)[0]]
-            corners = output.boxes[counts] * (tiles.size / self.input.size) + np.tile(starts, 2)
+            corners = output.boxes[counts] * (tiles.size / self.input.shape[0]) + np.tile(starts, 2)
             corners = corners.clip(0, [*picture, *picture]).astype(np.float32)
             corners, scores, labels = merge_tiles(
                 corners, scores, labels, starts, picture, tiles, across_labels=self.class_agnostic
@@ -242,6 +242,6 @@ class Predictor:
 
 
 def run_in_batches(model: Callable[[Pixels], OutputT], pixels: Pixels, batch: int) -> OutputT:
-    """A model's outputs for pixels (n, size, size, 3), computed `batch` pictures at a time."""
+    """A model's outputs for pixels (n, height, width, 3), computed `batch` pictures at a time."""
     parts = [model(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
     return type(parts[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -28,7 +28,7 @@ def quantize(model: Path, out: Path, calibration: Pixels) -> None:
     Args:
         model: ONNX file in fp32, with the input `pixels`.
         out: ONNX file to write.
-        calibration: pictures (n, size, size, 3) that show the ranges of the activations.
+        calibration: pictures (n, height, width, 3) that show the ranges of the activations.
     """
     import onnx
     from onnxruntime import quantization

@@ -19,7 +19,7 @@ def measure_speed(folder: Path, pixels: Pixels) -> dict[str, Any]:
 
     Args:
         folder: with model.onnx and labels.json.
-        pixels: pictures (n, size, size, 3).
+        pixels: pictures (n, height, width, 3).
 
     Returns:
         milliseconds of one picture alone, pictures_per_second in batches, the threads used, the file's bytes.

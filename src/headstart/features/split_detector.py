@@ -12,7 +12,7 @@ from headstart.models.pyramid import backbone_feature_maps
 
 
 class BackboneToRows(nn.Module):
-    """The frozen backbone: pictures (n, 3, s, s) -> rows (n, width), its feature maps one after another.
+    """The frozen backbone: pictures (n, 3, h, w) -> rows (n, width), its feature maps one after another.
 
     Attributes:
         shapes: channels, height and width of each feature map.
@@ -23,7 +23,7 @@ class BackboneToRows(nn.Module):
         super().__init__()
         self.trunk, self.levels = network.trunk, network.levels
         with torch.no_grad():
-            feature_maps = backbone_feature_maps(self.trunk, example_input(network.size, 1), self.levels)
+            feature_maps = backbone_feature_maps(self.trunk, example_input(network.shape, 1), self.levels)
         self.shapes = [feature_map.shape[1:] for feature_map in feature_maps]
         self.width = sum(map(math.prod, self.shapes))
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from headstart.base.errors import UserError, first_line
 from headstart.engine.equivalence import example_input
+from headstart.engine.input_spec import ImageSize
 from headstart.engine.trace import TRACE_ERRORS, trace_layers
 from headstart.features.activation_rows import Shapes, activations_to_rows, rows_to_activations
 from headstart.models.block_features import BlockFeatures
@@ -32,7 +33,7 @@ class SplitNetwork:
     width: int
 
 
-def split_network(backbone: nn.Module, frozen: Collection[str], size: int) -> SplitNetwork:
+def split_network(backbone: nn.Module, frozen: Collection[str], size: ImageSize) -> SplitNetwork:
     """Split a backbone below its first parameter that trains.
 
     The backbone is traced (torch.fx); every node that depends on the picture and frozen parameters alone belongs to
@@ -41,7 +42,7 @@ def split_network(backbone: nn.Module, frozen: Collection[str], size: int) -> Sp
     Args:
         backbone: any timm network, on the CPU.
         frozen: names of its frozen parameters.
-        size: side of the pictures, in pixels.
+        size: side of the pictures, or height and width, in pixels.
 
     Raises:
         UserError: this network cannot be traced, or nothing of it is frozen.
@@ -64,7 +65,9 @@ def split_network(backbone: nn.Module, frozen: Collection[str], size: int) -> Sp
     return SplitNetwork(lower, upper, sum(math.prod(shape) for shape in shapes))
 
 
-def split_features(backbone: nn.Module, levels: Sequence[str], frozen: Collection[str], size: int) -> SplitNetwork:
+def split_features(
+    backbone: nn.Module, levels: Sequence[str], frozen: Collection[str], size: ImageSize
+) -> SplitNetwork:
     """`split_network` for the features that a head takes: of these levels beside the pooled ones; empty: without."""
     if not levels:
         return split_network(backbone, frozen, size)

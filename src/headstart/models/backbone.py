@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from headstart.base.errors import UserError, did_you_mean, first_line
+from headstart.engine.input_spec import Shape
 
 
 def create_backbone(name: str, **options: Any) -> nn.Module:
@@ -26,8 +27,10 @@ def create_backbone(name: str, **options: Any) -> nn.Module:
     return network
 
 
-def image_size_error(size: int, name: str, error: Exception, fix: str) -> UserError:
+def image_size_error(shape: Shape, name: str, error: Exception, fix: str) -> UserError:
     """The error for a network that fails on pictures of that size: many transformers take one size only."""
+    height, width = shape
+    size = width if height == width else [height, width]
     return UserError(
         f"params.yaml: model.image_size: {size}: {name} does not take pictures of that size "
         f"({first_line(error)}); {fix}"

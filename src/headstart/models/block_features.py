@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from headstart.base.errors import UserError
 from headstart.engine.equivalence import example_input
+from headstart.engine.input_spec import ImageSize, to_shape
 from headstart.models.freeze import list_blocks
 
 MAX_WIDTH = 8192  # of the features of all blocks together; of a wider network every second block is taken, or fewer
@@ -71,7 +72,7 @@ def _pool(output: Tensor, *, tokens: bool) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def find_levels(trunk: nn.Module, size: int) -> tuple[list[str], int]:
+def find_levels(trunk: nn.Module, size: ImageSize) -> tuple[list[str], int]:
     """Names of the blocks whose features are taken, and the width of all features; ([], 0): there are none.
 
     Blocks are as timm groups them for freezing. Those of feature maps larger than LARGEST_MAP are left out; of the
@@ -79,13 +80,13 @@ def find_levels(trunk: nn.Module, size: int) -> tuple[list[str], int]:
 
     Args:
         trunk: the backbone, in eval mode.
-        size: side of a picture that it takes, in pixels.
+        size: side of a picture that it takes, or height and width, in pixels.
     """
     last, outputs = _run(trunk, example_input(size, 1), _block_modules(trunk))
     widths = {
         f"{name}{TOKENS if output.ndim == 3 else ''}": output.shape[2 if output.ndim == 3 else 1]
         for name, output in outputs.items()
-        if _is_pooled(output, size)
+        if _is_pooled(output, to_shape(size)[0])
     }
     usable = list(widths)
     for step in range(1, len(usable) + 1):

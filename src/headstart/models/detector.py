@@ -10,19 +10,20 @@ from headstart.base.clip_boxes import clip_boxes
 from headstart.base.detections import Detection
 from headstart.base.manifest import Image, Manifest, xyxy_to_xywh
 from headstart.engine.equivalence import example_input
-from headstart.engine.input_spec import InputSpec, boxes_from_input, boxes_to_input
+from headstart.engine.input_spec import InputSpec, Shape, boxes_from_input, boxes_to_input
 from headstart.metrics.coco_matching import match_detections
 from headstart.models.backbone import create_backbone, image_size_error
 from headstart.models.detector_parts import DetectionHead, split_detector
 from headstart.models.file import ModelSpec
 from headstart.models.freeze import Block, list_blocks
 from headstart.models.heads import fasterrcnn, fcos, nms, retinanet
+from headstart.models.heads.anchors import clip_to_picture
 from headstart.models.pyramid import backbone_feature_maps, create_pyramid, pyramid_levels
 from headstart.params.root import TORCHVISION_DETECTORS
 
 MIN_SCORE = 0.05  # boxes of a lower score are dropped before NMS
-# (channels, labels, feature maps, input size) -> a new head
-HEADS: dict[str, Callable[[int, int, list[Tensor], int], DetectionHead]] = {
+# (channels, labels, feature maps, the input's shape) -> a new head
+HEADS: dict[str, Callable[[int, int, list[Tensor], Shape], DetectionHead]] = {
     "fcos": fcos.create_head,
     "retinanet": retinanet.create_head,
     "fasterrcnn": fasterrcnn.create_head,
@@ -32,12 +33,12 @@ _CHUNK = 16  # pictures whose outputs are decoded at once
 
 
 class Detector(nn.Module):
-    """Normalized pictures (n, 3, s, s) -> the head's outputs (n, ...).
+    """Normalized pictures (n, 3, h, w) -> the head's outputs (n, ...).
 
     Attributes:
         trunk: the backbone; its name, `pyramid` and `head` are in the model file.
         levels: of the backbone's feature maps, in timm's numbering, that go into the pyramid.
-        size: side of the pictures, in pixels.
+        shape: of the pictures.
     """
 
     def __init__(
@@ -47,14 +48,14 @@ class Detector(nn.Module):
         head: Callable[[list[Tensor]], DetectionHead],
         *,
         levels: Sequence[int],
-        size: int,
+        shape: Shape,
     ) -> None:
         """`pyramid`: feature maps by name -> feature maps by name; `head`: makes the head for the pyramid's."""
         super().__init__()
         self.trunk, self.pyramid = backbone.eval(), pyramid.eval()
-        self.levels, self.size = levels, size
+        self.levels, self.shape = levels, shape
         with torch.no_grad():
-            self.head = head(self.pyramid_features(torch.zeros(1, 3, size, size)))
+            self.head = head(self.pyramid_features(torch.zeros(1, 3, *shape)))
 
     def pyramid_features(self, pictures: Tensor) -> list[Tensor]:
         """The pyramid's feature maps (n, c, h, w), the finest first."""
@@ -77,13 +78,13 @@ def _assemble(spec: ModelSpec, pretrained: Mapping[str, Tensor]) -> Detector:
     Raises:
         UserError: the network does not take pictures of that size.
     """
-    size, labels = spec.input.size, len(spec.labels)
+    shape, labels = spec.input.shape, len(spec.labels)
     if spec.detector in TORCHVISION_DETECTORS:
-        backbone, pyramid, head = split_detector(spec.detector, spec.labels, size, pretrained)
+        backbone, pyramid, head = split_detector(spec.detector, spec.labels, shape, pretrained)
         try:
-            return Detector(backbone, pyramid, head, levels=(), size=size)
+            return Detector(backbone, pyramid, head, levels=(), shape=shape)
         except RuntimeError as error:
-            raise image_size_error(size, spec.detector, error, "give a larger one") from None
+            raise image_size_error(shape, spec.detector, error, "give a larger one") from None
     network = create_backbone(spec.backbone).eval()  # eval: a forward pass must not update batch norm's statistics
     if pretrained:
         network.load_state_dict(pretrained)
@@ -91,16 +92,16 @@ def _assemble(spec: ModelSpec, pretrained: Mapping[str, Tensor]) -> Detector:
     return Detector(
         network,
         create_pyramid(channels, spec.pyramid),
-        lambda feature_maps: HEADS[spec.detector](spec.pyramid, labels, feature_maps, size),
+        lambda feature_maps: HEADS[spec.detector](spec.pyramid, labels, feature_maps, shape),
         levels=levels,
-        size=size,
+        shape=shape,
     )
 
 
 def blocks_and_unused_parameters(network: Detector) -> tuple[list[Block], frozenset[str]]:
     """The backbone's blocks, and its parameters that no feature map depends on (a classifier's last convolution)."""
     parameters = dict(network.trunk.named_parameters())
-    feature_maps = backbone_feature_maps(network.trunk, example_input(network.size, 1), network.levels)
+    feature_maps = backbone_feature_maps(network.trunk, example_input(network.shape, 1), network.levels)
     total = torch.stack([feature_map.sum() for feature_map in feature_maps]).sum()
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     unused = frozenset(name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None)
@@ -130,13 +131,14 @@ def encode_targets(manifest: Manifest, input_spec: InputSpec) -> list[Tensor]:
     """
     number = manifest.label_numbers()
     annotations = manifest.annotations_by_image()
+    height, width = input_spec.shape
 
     def encode(image: Image) -> Tensor:
         rows = [(number[a.category_id], *a.bbox) for a in annotations[image.id] if not a.iscrowd]
         boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
         boxes[:, 3:] += boxes[:, 1:3]
         in_input = boxes_to_input(boxes[:, 1:].numpy(), image.width, image.height, input_spec)
-        clipped, stay = clip_boxes(in_input, input_spec.size, input_spec.size)
+        clipped, stay = clip_boxes(in_input, width, height)
         return torch.cat([boxes[:, :1], torch.from_numpy(clipped)], 1)[torch.from_numpy(stay)]
 
     return [encode(image) for image in manifest.images]
@@ -174,7 +176,7 @@ def predict(network: Detector, outputs: Tensor, *, class_agnostic_nms: bool = Fa
     """Boxes (n, k, 4), xyxy in pixels of the input, scores (n, k), descending, and labels (n, k); score 0: no box."""
     boxes, scores = network.head.decode(outputs.float())
     return nms.select_boxes(
-        boxes.clamp(0, network.size),
+        clip_to_picture(boxes, network.shape),
         scores,
         network.head.nms_iou,
         MIN_SCORE,

@@ -11,6 +11,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
+from headstart.engine.input_spec import Shape
 from headstart.models import torchvision_detectors
 from headstart.models.heads import fcos, retinanet
 from headstart.models.heads.anchors import generate_anchors
@@ -68,14 +69,14 @@ class SsdExtraLayers(nn.Module):
 
 
 def split_detector(
-    name: str, labels: Sequence[str], size: int, pretrained: Mapping[str, Tensor]
+    name: str, labels: Sequence[str], shape: Shape, pretrained: Mapping[str, Tensor]
 ) -> tuple[TorchvisionBackbone, nn.Module, Callable[[list[Tensor]], DetectionHead]]:
-    """Backbone, pyramid, and what makes the head for the pyramid's feature maps of a picture of side `size`.
+    """Backbone, pyramid, and what makes the head for the pyramid's feature maps of a picture of that shape.
 
     Args:
         name: of the detector in torchvision.
         labels: in the order of the outputs.
-        size: of the input, in pixels.
+        shape: of the input.
         pretrained: as the weights stage writes them, trained on COCO or without a predictor; empty: randomly
             initialized.
     """
@@ -91,20 +92,20 @@ def split_detector(
         layers = list(model.backbone.extra)
         parts = list(model.backbone.features) if scale is None else [model.backbone.features, layers.pop(0)]
         backbone = TorchvisionBackbone(nn.ModuleList(parts), _SSD_BLOCKS)
-        return backbone, SsdExtraLayers(nn.ModuleList(layers), scale), lambda maps: _ssd_head(model, maps, size)
+        return backbone, SsdExtraLayers(nn.ModuleList(layers), scale), lambda maps: _ssd_head(model, maps, shape)
     assert isinstance(model, FCOS | RetinaNet | FasterRCNN)
     backbone = TorchvisionBackbone(model.backbone.body, _RESNET_BLOCKS if "resnet" in name else _MOBILENET_BLOCKS)
-    return backbone, model.backbone.fpn, lambda maps: _detection_head(model, maps, size)
+    return backbone, model.backbone.fpn, lambda maps: _detection_head(model, maps, shape)
 
 
-def _ssd_head(model: SSD, feature_maps: list[Tensor], size: int) -> SsdDetectionHead:
-    anchors, _ = generate_anchors(model.anchor_generator, feature_maps, size)
+def _ssd_head(model: SSD, feature_maps: list[Tensor], shape: Shape) -> SsdDetectionHead:
+    anchors, _ = generate_anchors(model.anchor_generator, feature_maps, shape)
     return SsdDetectionHead(model.head, anchors, model.nms_thresh)
 
 
-def _detection_head(model: FCOS | RetinaNet | FasterRCNN, feature_maps: list[Tensor], size: int) -> DetectionHead:
+def _detection_head(model: FCOS | RetinaNet | FasterRCNN, feature_maps: list[Tensor], shape: Shape) -> DetectionHead:
     generator = model.rpn.anchor_generator if isinstance(model, FasterRCNN) else model.anchor_generator
-    anchors, anchors_per_level = generate_anchors(generator, feature_maps, size)
+    anchors, anchors_per_level = generate_anchors(generator, feature_maps, shape)
     if isinstance(model, FCOS):
         return fcos.FcosDetectionHead(model.head, anchors, anchors_per_level)
     if isinstance(model, RetinaNet):
@@ -117,6 +118,6 @@ def _detection_head(model: FCOS | RetinaNet | FasterRCNN, feature_maps: list[Ten
         model.roi_heads.box_predictor,
         anchors=anchors,
         anchors_per_level=anchors_per_level,
-        strides=[2 ** round(math.log2(size / feature_map.shape[-1])) for feature_map in pooled],
-        size=size,
+        strides=[2 ** round(math.log2(shape[1] / feature_map.shape[-1])) for feature_map in pooled],
+        shape=shape,
     )

@@ -74,9 +74,9 @@ def check_image_size(backbone: nn.Module, spec: ModelSpec) -> None:
     Raises:
         UserError: it does not take pictures of that size.
     """
-    size = spec.input.size
+    shape = spec.input.shape
     try:
-        backbone.eval()(torch.zeros(1, 3, size, size))
+        backbone.eval()(torch.zeros(1, 3, *shape))
     except (AssertionError, RuntimeError) as error:
         own_size = backbone.pretrained_cfg["input_size"][-1]  # type: ignore[index]
-        raise image_size_error(size, spec.backbone, error, f"give its own, {own_size}, or another backbone") from None
+        raise image_size_error(shape, spec.backbone, error, f"give its own, {own_size}, or another backbone") from None

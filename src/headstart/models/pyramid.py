@@ -8,6 +8,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from headstart.base.errors import UserError
+from headstart.engine.input_spec import format_shape
 from headstart.models.file import ModelSpec
 
 PYRAMID_STRIDES = (8, 16, 32)  # of the backbone's feature maps that go into the pyramid
@@ -37,12 +38,12 @@ def pyramid_levels(backbone: nn.Module, spec: ModelSpec) -> tuple[list[int], lis
     Raises:
         UserError: the backbone has no feature maps of these strides.
     """
-    size = spec.input.size
+    shape = spec.input.shape
     feature_maps: list[Tensor] = []
     if hasattr(backbone, "forward_intermediates"):
         with torch.no_grad():
-            feature_maps = backbone_feature_maps(backbone, torch.zeros(1, 3, size, size), None)
-    stride_of_width = {-(-size // stride): stride for stride in PYRAMID_STRIDES}
+            feature_maps = backbone_feature_maps(backbone, torch.zeros(1, 3, *shape), None)
+    stride_of_width = {-(-shape[1] // stride): stride for stride in PYRAMID_STRIDES}
     last: dict[int, tuple[int, int]] = {}  # stride -> level and channels
     for level, feature_map in enumerate(feature_maps):
         if feature_map.ndim == 4 and feature_map.shape[-1] in stride_of_width:
@@ -51,7 +52,7 @@ def pyramid_levels(backbone: nn.Module, spec: ModelSpec) -> tuple[list[int], lis
         strides = ", ".join(map(str, PYRAMID_STRIDES))
         raise UserError(
             f"params.yaml: model.backbone: {spec.backbone!r}: a feature pyramid needs feature maps of strides "
-            f"{strides}, which it does not have at {size} px; choose another backbone, such as "
+            f"{strides}, which it does not have at {format_shape(shape)}; choose another backbone, such as "
             "tf_efficientnet_lite0 or resnet50"
         )
     return [last[stride][0] for stride in PYRAMID_STRIDES], [last[stride][1] for stride in PYRAMID_STRIDES]

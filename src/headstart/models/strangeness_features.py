@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headstart.engine.equivalence import example_input
+from headstart.engine.input_spec import ImageSize
 from headstart.models.block_features import block_features, find_levels
 from headstart.models.classifier import Classifier
 
@@ -38,7 +39,7 @@ class FeaturePlan:
 
 
 @torch.no_grad()
-def plan_features(network: Classifier, size: int) -> FeaturePlan:
+def plan_features(network: Classifier, size: ImageSize) -> FeaturePlan:
     """The plan for a classifier in eval mode that takes pictures of that size, in pixels."""
     picture = example_input(size, 1)
     own = network.trunk(picture).shape[1]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
 from headstart.base.errors import did_you_mean
 from headstart.params.fetch import FetchParams
@@ -76,6 +76,18 @@ class HeadParams(Section):
         return self
 
 
+_SIDE_ADAPTER: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=16, le=2048)])
+
+
+def _validate_image_size(value: Any, _: ValidatorFunctionWrapHandler) -> int | tuple[int, int]:
+    if not isinstance(value, list | tuple):
+        return _SIDE_ADAPTER.validate_python(value)
+    if len(value) != 2:
+        raise ValueError("give one side, or height and width, such as [240, 416]")
+    height, width = (_SIDE_ADAPTER.validate_python(side) for side in value)
+    return height if height == width else (height, width)
+
+
 class TilesParams(Section):
     """How large pictures are cut for a detector: each tile is an input of its own."""
 
@@ -88,7 +100,8 @@ class ModelParams(Section):
 
     backbone: str  # a name of timm's; empty: `detector` is one of TORCHVISION_DETECTORS
     weights: str  # bundled | hub | none | path of a .safetensors, .pth or .pt file
-    image_size: Annotated[int, Field(ge=16, le=2048)]
+    # Side of a square, or a detector's height and width; in pixels.
+    image_size: Annotated[int | tuple[int, int], WrapValidator(_validate_image_size)]
     resize: Literal["squash", "crop", "letterbox"] = "squash"
     tiles: TilesParams | None = None  # None: the whole picture is resized to image_size
     head: HeadParams = HeadParams()
@@ -214,6 +227,13 @@ class Params(Section):
             raise ValueError(f"model.detector: missing; give one of {', '.join(DETECTORS)}")
         if problem := find_ignored_option(self):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _check_image_size(self) -> "Params":
+        if isinstance(size := self.model.image_size, tuple) and (self.task == "classify" or self.model.tiles):
+            what = "a tile is square" if self.model.tiles else "a classifier's input is square"
+            raise ValueError(f"model.image_size: {list(size)}: {what}; give one side, such as {max(size)}")
         return self
 
     @model_validator(mode="after")

@@ -119,7 +119,7 @@ def make_augmented(network: Detector, params: Params, spec: ModelSpec, compute: 
             picture, boxes = make_mosaic(list(pictures), [targets[number] for number in rows])
         else:
             picture, boxes = pictures[0], targets[row]
-        return picture, transform_targets(boxes, transform, spec.input.size), transform
+        return picture, transform_targets(boxes, transform, spec.input.shape), transform
 
     def make_batch(rows: Tensor, epoch: int) -> Batch:
         pictures, boxes, transforms = zip(*(augment(row, epoch) for row in rows.tolist()), strict=True)

@@ -79,7 +79,7 @@ def run_with_features(
         test=to_numpy(test[:, count:]),
         generated={
             kind: to_numpy(outputs(pixels)[:, count:])
-            for kind, pixels in foreign_pictures(spec.input.size, PER_KIND, params.seed).items()
+            for kind, pixels in foreign_pictures(spec.input.shape[0], PER_KIND, params.seed).items()
         },
     )
     return split_logits(val[:, :count], test[:, :count], spec, splits), features

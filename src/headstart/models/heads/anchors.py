@@ -7,6 +7,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from headstart.engine.input_spec import Shape
+
 UNMATCHED = Matcher.BELOW_LOW_THRESHOLD  # matches no ground truth box
 IGNORED = Matcher.BETWEEN_THRESHOLDS  # overlaps one, but too little for a match: neither positive nor negative
 
@@ -33,16 +35,16 @@ class AnchorHead(nn.Module):
 
 
 def generate_anchors(
-    generator: AnchorGenerator | DefaultBoxGenerator, feature_maps: list[Tensor], size: int
+    generator: AnchorGenerator | DefaultBoxGenerator, feature_maps: list[Tensor], shape: Shape
 ) -> tuple[Tensor, list[int]]:
     """Anchors (a, 4), xyxy in pixels, and how many lie on each feature map; the same for every picture.
 
     Args:
         generator: torchvision's.
-        feature_maps: of a picture of that size; only their shapes matter.
-        size: side of the input, in pixels.
+        feature_maps: of a picture of that shape; only their shapes matter.
+        shape: of the input.
     """
-    pictures = ImageList(torch.zeros(1, 3, size, size), [(size, size)])
+    pictures = ImageList(torch.zeros(1, 3, *shape), [shape])
     (anchors,) = generator(pictures, feature_maps)
     locations = [feature_map.shape[2] * feature_map.shape[3] for feature_map in feature_maps]
     per_location = generator.num_anchors_per_location()
@@ -85,3 +87,10 @@ def decode_boxes(coder: BoxCoder, regression: Tensor, reference_boxes: Tensor) -
     references = reference_boxes.expand(regression.shape[0], -1, -1)  # len() would fix an exported model's batch size
     boxes: Tensor = coder.decode_single(regression.flatten(0, 1), references.flatten(0, 1))
     return boxes.reshape(-1, references.shape[1], regression.shape[2] // 4, 4)
+
+
+def clip_to_picture(boxes: Tensor, shape: Shape) -> Tensor:
+    """Boxes (..., 4), xyxy in pixels, clipped to a picture of that height and width."""
+    height, width = shape
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], -1).flatten(-2)

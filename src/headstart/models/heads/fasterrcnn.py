@@ -15,8 +15,16 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 
 from headstart.base import distributed
+from headstart.engine.input_spec import Shape
 from headstart.models.heads import nms
-from headstart.models.heads.anchors import UNMATCHED, decode_boxes, generate_anchors, match_anchors, with_background
+from headstart.models.heads.anchors import (
+    UNMATCHED,
+    clip_to_picture,
+    decode_boxes,
+    generate_anchors,
+    match_anchors,
+    with_background,
+)
 from headstart.models.heads.roi_align import ROI_SIZE, multiscale_roi_align
 
 # Under torchvision's names; its values, where they differ, are behind.
@@ -43,7 +51,7 @@ class FasterRcnnDetectionHead(nn.Module):
         anchors: (anchors, 4), xyxy in pixels.
         anchors_per_level: anchors of each level.
         strides: of the first feature maps, from which RoIAlign takes the proposals' features.
-        size: side of the pictures, in pixels.
+        shape: of the pictures.
         labels: how many, without background.
     """
 
@@ -59,7 +67,7 @@ class FasterRcnnDetectionHead(nn.Module):
         anchors: Tensor,
         anchors_per_level: Sequence[int],
         strides: Sequence[int],
-        size: int,
+        shape: Shape,
     ) -> None:
         """`proposer` is the RPN head; `crops` the box head, (p, channels, 7, 7) -> what `predictor` takes.
 
@@ -70,7 +78,7 @@ class FasterRcnnDetectionHead(nn.Module):
         super().__init__()
         register_notrace_module(FasterRcnnDetectionHead)  # its control flow depends on the pictures
         self.proposer, self.crops, self.predictor = proposer, crops, predictor
-        self.anchors_per_level, self.strides, self.size = anchors_per_level, strides, size
+        self.anchors_per_level, self.strides, self.shape = anchors_per_level, strides, shape
         self.labels = predictor.cls_score.out_features - 1
         self.register_buffer("anchors", anchors, persistent=False)
 
@@ -102,7 +110,8 @@ class FasterRcnnDetectionHead(nn.Module):
         location = torch.cat([index + start for index, start in zip(top, starts, strict=True)], 1)
         level = torch.cat([torch.full((index.shape[1],), n, device=index.device) for n, index in enumerate(top)])
         regression = regression.gather(1, location.unsqueeze(-1).expand(-1, -1, 4))
-        boxes = decode_boxes(_RPN_CODER, regression, self.anchors[location]).squeeze(2).clamp(0, self.size)
+        boxes = decode_boxes(_RPN_CODER, regression, self.anchors[location]).squeeze(2)
+        boxes = clip_to_picture(boxes, self.shape)
         large_enough = ((boxes[..., 2:] - boxes[..., :2]) >= _RPN_MIN_SIZE).all(-1)
         scores = objectness.gather(1, location).sigmoid() * large_enough
         is_level = level == torch.arange(len(top), device=level.device).unsqueeze(-1)  # (levels, locations)
@@ -222,15 +231,15 @@ def sample_balanced(positive: Tensor, negative: Tensor, count: int, positive_fra
     return sampled | lowest_keys(negative, count - sampled.sum(1, keepdim=True))
 
 
-def create_head(channels: int, labels: int, feature_maps: list[Tensor], size: int) -> FasterRcnnDetectionHead:
+def create_head(channels: int, labels: int, feature_maps: list[Tensor], shape: Shape) -> FasterRcnnDetectionHead:
     """A randomly initialized head for feature maps of `channels` channels, the first of stride 8.
 
     Anchors have a side of 4 strides, in the aspect ratios 0.5, 1 and 2; proposals take their features from the first
-    three feature maps. `feature_maps` are those of a picture of side `size`, in pixels; only their shapes matter.
+    three feature maps. `feature_maps` are those of a picture of that shape; only their shapes matter.
     """
     sizes = tuple((32 << level,) for level in range(len(feature_maps)))
     generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
-    anchors, anchors_per_level = generate_anchors(generator, feature_maps, size)
+    anchors, anchors_per_level = generate_anchors(generator, feature_maps, shape)
     return FasterRcnnDetectionHead(
         RPNHead(channels, 3),
         TwoMLPHead(channels * ROI_SIZE**2, 1024),
@@ -238,5 +247,5 @@ def create_head(channels: int, labels: int, feature_maps: list[Tensor], size: in
         anchors=anchors,
         anchors_per_level=anchors_per_level,
         strides=(8, 16, 32),
-        size=size,
+        shape=shape,
     )

@@ -15,6 +15,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from headstart.base import distributed
+from headstart.engine.input_spec import Shape
 from headstart.models.heads.anchors import generate_anchors
 
 CENTER_SAMPLING_RADIUS = 1.5  # strides from a box's center within which a location is positive
@@ -87,16 +88,16 @@ class FcosDetectionHead(nn.Module):
         return boxes, scores.transpose(1, 2)
 
 
-def create_head(channels: int, labels: int, feature_maps: list[Tensor], size: int) -> FcosDetectionHead:
+def create_head(channels: int, labels: int, feature_maps: list[Tensor], shape: Shape) -> FcosDetectionHead:
     """A randomly initialized head for feature maps of `channels` channels, the first of stride 8.
 
-    `feature_maps` are those of a picture of side `size`, in pixels; only their shapes matter.
+    `feature_maps` are those of a picture of that shape; only their shapes matter.
     """
     sizes = tuple((8 << level,) for level in range(len(feature_maps)))
     generator = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
     layers = FCOSHead(channels, 1, labels)
     nn.init.constant_(layers.regression_head.bbox_reg.bias, INITIAL_DISTANCE)
-    return FcosDetectionHead(layers, *generate_anchors(generator, feature_maps, size))
+    return FcosDetectionHead(layers, *generate_anchors(generator, feature_maps, shape))
 
 
 def match_locations(targets: Tensor, anchors: Tensor, anchors_per_level: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from headstart.base import distributed
+from headstart.engine.input_spec import Shape
 from headstart.models.heads.anchors import IGNORED, AnchorHead, decode_boxes, generate_anchors, match_anchors
 
 _CODER = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
@@ -66,14 +67,14 @@ class RetinaNetDetectionHead(AnchorHead):
         return boxes, outputs[..., :-4].sigmoid().transpose(1, 2)
 
 
-def create_head(channels: int, labels: int, feature_maps: list[Tensor], size: int) -> RetinaNetDetectionHead:
+def create_head(channels: int, labels: int, feature_maps: list[Tensor], shape: Shape) -> RetinaNetDetectionHead:
     """A randomly initialized head for feature maps of `channels` channels, the first of stride 8.
 
     Anchors have sides of 4, 5.04 and 6.35 strides, each in the aspect ratios 0.5, 1 and 2. `feature_maps` are those of
-    a picture of side `size`, in pixels; only their shapes matter.
+    a picture of that shape; only their shapes matter.
     """
     strides = [8 << level for level in range(len(feature_maps))]
     sizes = tuple(tuple(int(4 * stride * 2 ** (third / 3)) for third in range(3)) for stride in strides)
     generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(strides))
-    anchors, _ = generate_anchors(generator, feature_maps, size)
+    anchors, _ = generate_anchors(generator, feature_maps, shape)
     return RetinaNetDetectionHead(RetinaNetHead(channels, 9, labels), anchors)

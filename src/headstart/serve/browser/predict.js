@@ -1,6 +1,6 @@
 // Predictions in the static demo: the model runs in the browser, by onnxruntime-web. No picture is uploaded.
 import * as ort from "./ort/ort.wasm.min.mjs";
-import { boxFromInput, resizeToInput } from "./resize.js";
+import { boxFromInput, inputShape, resizeToInput } from "./resize.js";
 import { cutTile, mergeTiles, tileGrid } from "./tiles.js";
 
 const MAX_PIXELS = 12_000_000; // that a phone's canvas can hold; larger pictures are halved first
@@ -39,8 +39,8 @@ export async function predict(blob, name) {
 
 // The network's input of a picture or tile of RGBA pixels.
 function toTensor(rgba, width, height) {
-  const { size } = info.input;
-  return new ort.Tensor("uint8", Uint8Array.from(resizeToInput(rgba, width, height, info.input)), [1, size, size, 3]);
+  const pixels = Uint8Array.from(resizeToInput(rgba, width, height, info.input));
+  return new ort.Tensor("uint8", pixels, [1, ...inputShape(info.input), 3]);
 }
 
 // Boxes of a picture or tile, in pixels of a picture of the size `upright`.

@@ -93,20 +93,29 @@ function halfToEven(x) {
   return Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
 }
 
+// Height and width of the model's input; `size` is its side, where it is square.
+export function inputShape({ size }) {
+  return typeof size === "number" ? [size, size] : size;
+}
+
 // `_geometry` of engine/input_spec.py: the size a picture is resized to, and the corner of the model's input in it.
-function geometry(width, height, { size, crop, resize: how }) {
-  if (how === "squash") return { resizedWidth: size, resizedHeight: size, left: 0, top: 0 };
-  if (how === "letterbox") {
-    const longest = Math.max(width, height);
-    const [resizedWidth, resizedHeight] = [width, height].map((side) => Math.max(1, halfToEven((side * size) / longest)));
-    const [left, top] = [resizedWidth, resizedHeight].map((side) => -Math.floor((size - side) / 2));
-    return { resizedWidth, resizedHeight, left, top };
+function geometry(width, height, input) {
+  const [toHeight, toWidth] = inputShape(input);
+  const place = (resizedWidth, resizedHeight, start) => (
+    { resizedWidth, resizedHeight, left: start(resizedWidth - toWidth), top: start(resizedHeight - toHeight) }
+  );
+  if (input.resize === "squash") return place(toWidth, toHeight, () => 0);
+  if (input.resize === "letterbox") {
+    const widthFits = width * toHeight >= height * toWidth;
+    const resizedWidth = widthFits ? toWidth : Math.max(1, halfToEven((width * toHeight) / height));
+    const resizedHeight = widthFits ? Math.max(1, halfToEven((height * toWidth) / width)) : toHeight;
+    return place(resizedWidth, resizedHeight, (more) => -Math.floor(-more / 2));
   }
-  const shorter = Math.trunc(size / crop);
-  const longer = Math.trunc((shorter * Math.max(width, height)) / Math.min(width, height));
-  const [resizedWidth, resizedHeight] = width <= height ? [shorter, longer] : [longer, shorter];
-  const [left, top] = [halfToEven((resizedWidth - size) / 2), halfToEven((resizedHeight - size) / 2)];
-  return { resizedWidth, resizedHeight, left, top };
+  const [coveredWidth, coveredHeight] = [Math.trunc(toWidth / input.crop), Math.trunc(toHeight / input.crop)];
+  const widthCovers = width * coveredHeight <= height * coveredWidth;
+  const resizedWidth = widthCovers ? coveredWidth : Math.trunc((coveredHeight * width) / height);
+  const resizedHeight = widthCovers ? Math.trunc((coveredWidth * height) / width) : coveredHeight;
+  return place(resizedWidth, resizedHeight, (more) => halfToEven(more / 2));
 }
 
 // `boxes_from_input` of engine/input_spec.py for one box (xmin, ymin, xmax, ymax): pixels of the model's input ->
@@ -119,18 +128,18 @@ export function boxFromInput(corners, width, height, input) {
   });
 }
 
-// `resize_to_input` of engine/input_spec.py: RGBA pixels of an upright picture -> RGB (size, size, 3), as `input` of
+// `resize_to_input` of engine/input_spec.py: RGBA pixels of an upright picture -> RGB (height, width, 3), as `input` of
 // labels.json says.
 export function resizeToInput(rgba, width, height, input) {
-  const { size, interpolation } = input;
+  const [toHeight, toWidth] = inputShape(input);
   const { resizedWidth, resizedHeight, left, top } = geometry(width, height, input);
-  const resized = resize(rgba, width, height, resizedWidth, resizedHeight, interpolation);
-  if (resizedWidth === size && resizedHeight === size) return resized;
-  const out = new Uint8ClampedArray(size * size * 3).fill(LETTERBOX_GRAY);
-  const [from, to] = [Math.max(left, 0), Math.min(left + size, resizedWidth)]; // columns of the resized picture
-  for (let row = Math.max(top, 0); row < Math.min(top + size, resizedHeight); row++) {
+  const resized = resize(rgba, width, height, resizedWidth, resizedHeight, input.interpolation);
+  if (resizedWidth === toWidth && resizedHeight === toHeight) return resized;
+  const out = new Uint8ClampedArray(toWidth * toHeight * 3).fill(LETTERBOX_GRAY);
+  const [from, to] = [Math.max(left, 0), Math.min(left + toWidth, resizedWidth)]; // columns of the resized picture
+  for (let row = Math.max(top, 0); row < Math.min(top + toHeight, resizedHeight); row++) {
     const line = resized.subarray(3 * (row * resizedWidth + from), 3 * (row * resizedWidth + to));
-    out.set(line, 3 * ((row - top) * size + from - left));
+    out.set(line, 3 * ((row - top) * toWidth + from - left));
   }
   return out;
 }
