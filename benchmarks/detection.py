@@ -3,11 +3,11 @@
     python benchmarks/detection.py [--recipe detector] [--data FOLDER] [--seeds 0 1 2] [--steps 20] [--twice]
 
 FOLDER, which holds images/ and annotations/ (Pascal VOC), is copied to data/pictures/ of each fresh clone; without it
-the clone takes the sample data. For each seed: seconds of train-head and fine-tune, AP50 and AP of the test pictures
-with their intervals. For the first seed also (--twice) whether a second clone trains the same model, and, with the same
-network, pictures and machine, pictures a second of our step and of torchvision's loop as its reference scripts have it
-(each file decoded every time, fp32, pictures one by one) in a process of its own, taken in turns. --steps 0 leaves that
-out.
+the clone takes the sample data, which is for --recipe solar-modules. For each seed: seconds of train-head and
+fine-tune, AP50 and AP of the test pictures with their intervals. For the first seed also (--twice) whether a second
+clone trains the same model, and, with the same network, pictures and machine, pictures a second of our step and of
+torchvision's loop as its reference scripts have it (each file decoded every time, fp32, pictures one by one) in a
+process of its own, taken in turns. --steps 0 leaves that out.
 """
 
 import argparse
@@ -117,6 +117,7 @@ def throughput(folder: Path, steps: int) -> None:
     from headstart.engine.cpu.optimize import optimize
     from headstart.engine.device import Compute, configure_torch
     from headstart.engine.fold_batch_norm import fold_batch_norm
+    from headstart.engine.input_spec import format_shape
     from headstart.training import detector_batches
     from headstart.training.autocast import AutocastNetwork
     from headstart.training.optimizer import AdamW, ParamGroup
@@ -154,8 +155,8 @@ def throughput(folder: Path, steps: int) -> None:
         orders.close()
     speed = [batch / statistics.median(each) for each in seconds]
     print(
-        f"{compute.description()}, {threads} threads, batch {batch}, {card.input.size} px, median of {steps} steps: "
-        f"ours "
+        f"{compute.description()}, {threads} threads, batch {batch}, {format_shape(card.input.shape)}, "
+        f"median of {steps} steps: ours "
         f"{speed[0]:.2f} pictures/s, torchvision's loop {speed[1]:.2f}, ratio {speed[0] / speed[1]:.2f}"
     )
 
@@ -223,8 +224,8 @@ def reference() -> Callable[[int], None]:
         Backbone(),
         num_classes=len(manifest.categories),
         head=layers,
-        min_size=inner.size,
-        max_size=inner.size,
+        min_size=min(inner.shape),
+        max_size=max(inner.shape),
     )
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)

@@ -292,8 +292,9 @@ def plain_network(root: Path, params: Params, labels: list[str]) -> Any:
             found: dict[str, Any] = self.pyramid({str(number): each for number, each in enumerate(maps)})
             return found
 
-    size, mean, std = spec.input.size, list(spec.input.mean), list(spec.input.std)
-    return FCOS(Backbone(), num_classes=len(labels), min_size=size, max_size=size, image_mean=mean, image_std=std)
+    sides = {"min_size": min(spec.input.shape), "max_size": max(spec.input.shape)}
+    mean, std = list(spec.input.mean), list(spec.input.std)
+    return FCOS(Backbone(), num_classes=len(labels), image_mean=mean, image_std=std, **sides)
 
 
 def read_tensor(root: Path, file_name: str) -> Any:

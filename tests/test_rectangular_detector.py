@@ -31,6 +31,7 @@ def test_the_exported_model_finds_what_was_evaluated(detector: str, tmp_path: Pa
     assert matched
     assert tiny.read_json(tmp_path / "stages/evaluate/metrics.json")["test"]["AP50"] > 0.2
     assert "64 x 96 px (letterbox)" in (tmp_path / "stages/evaluate/report.html").read_text()
+    assert "(batch, 64, 96, 3)" in (tmp_path / "stages/export/model_card.md").read_text()
 
 
 @pytest.mark.parametrize("size", [[64], [64, 96, 3], [64, 8], [64, "wide"], []])

@@ -208,6 +208,13 @@ def test_the_border_is_filled_with_the_mirrored_picture() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [(128, 64), (64, 128), (96, 64)])
+def test_the_border_of_a_picture_that_is_no_square(size: tuple[int, int]) -> None:
+    white = torch.full_like(smooth(6, size), 255)
+    for rotation in (30.0, -60.0, 10.0):
+        assert (transform_image(white, neutral(rotation=rotation)) >= 254).all(), "no black corner"
+
+
 @pytest.mark.parametrize("size", [(2, 2), (8, 200), (200, 8)])
 def test_thin_pictures_survive(size: tuple[int, int]) -> None:
     pixels = smooth(1, size)

@@ -34,7 +34,7 @@ def test_text_that_looks_like_a_number_stays_text_between_quotes(tmp_path: Path)
         ("train_head.ema", 1, "train_head.ema: 1: input should be less than 1"),
         ("fine_tune.freeze_depth", -2, "fine_tune.freeze_depth: -2: input should be greater than or equal to -1"),
         ("fine_tune.batch_norm", "frozen", "fine_tune.batch_norm: 'frozen': input should be 'fixed' or 'update'"),
-        ("model.image_size", "large", "model.image_size: 'large': input should be a valid integer"),
+        ("model.image_size", "large", "model.image_size: 'large': give one side, such as 320, or height and width"),
         ("model.image_size", 8, "model.image_size: 8: input should be greater than or equal to 16"),
         ("model.head.hidden", [64, 0], "model.head.hidden.1: 0: input should be greater than or equal to 1"),
         ("task", "segment", "task: 'segment': input should be 'classify'"),

@@ -74,7 +74,7 @@ def transform_image(picture: Tensor, transform: SampledTransform, *, gray_fill: 
 
 
 def transform_batch(pictures: Tensor, transforms: Sequence[SampledTransform], *, gray_fill: bool = False) -> Tensor:
-    """The same on a batch (n, 3, s, s) of floats in 0..1 on any device, in a few passes over the whole batch."""
+    """The same on a batch (n, 3, h, w) of floats in 0..1 on any device, in a few passes over the whole batch."""
     return _apply(pictures, transforms, _BatchOps(gray_fill))
 
 
@@ -202,9 +202,9 @@ def _noise(shape: torch.Size, transform: SampledTransform, scale: float = 1.0) -
 def _reflect_padding(transform: SampledTransform, width: int, height: int) -> int:
     """How far outside the frame, in pixels, the transformed picture's corners look."""
     corners = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]])
-    matrix = np.array(inverse_affine_matrix(replace(transform, horizontal_flip=False, vertical_flip=False)))
-    beyond = float(np.abs(matrix @ corners).max()) - 1
-    return max(1, math.ceil(beyond * max(width, height) / 2) + 1)
+    unflipped = replace(transform, horizontal_flip=False, vertical_flip=False)
+    beyond = np.abs(np.array(inverse_affine_matrix(unflipped, width / height)) @ corners).max(1) - 1  # along x and y
+    return max(1, math.ceil(float((beyond * [width, height]).max()) / 2) + 1)
 
 
 def inverse_affine_matrix(transform: SampledTransform, aspect_ratio: float = 1.0) -> list[list[float]]:

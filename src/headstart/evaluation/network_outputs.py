@@ -40,7 +40,7 @@ def fp32_outputs(
 def fp32_pixel_outputs(
     network: nn.Module, spec: ModelSpec, params: Params, batch: int = INFERENCE_BATCH
 ) -> Callable[[Pixels | LazyPixels], Tensor]:
-    """The same for pixels (n, s, s, 3) instead of a manifest."""
+    """The same for pixels (n, h, w, 3) instead of a manifest."""
     compute = configure_torch(TrainParams(precision="fp32", cpu_kernels=params.train.cpu_kernels), params.seed)
     prepared = prepare_for_inference(network, spec.input.size, compute, batch)
     return lambda pixels: run_inference(prepared, pixels, spec.input, compute, batch)

@@ -113,7 +113,7 @@ def compute_features(shards: Iterable[Pixels], backbone: FrozenBackbone) -> Tens
     """Features (n, features), fp32, of pictures that are no files, those of blocks among them; not cached.
 
     Args:
-        shards: pixels (m, s, s, 3) of some pictures at a time; at least one.
+        shards: pixels (m, h, w, 3) of some pictures at a time; at least one.
         backbone: whose features.
     """
     network = _optimize(_whole_network(backbone), backbone)
@@ -183,7 +183,7 @@ def compute_activation_rows(
     Args:
         images: pictures.
         backbone: whose part it is.
-        build_lower: returns the part, pictures (n, 3, s, s) -> rows (n, width); called only if a picture is missing.
+        build_lower: returns the part, pictures (n, 3, h, w) -> rows (n, width); called only if a picture is missing.
         part: which part, in words, for the cache key and for `headstart cache`.
         batch: pictures in one forward pass.
     """

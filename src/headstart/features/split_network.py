@@ -23,7 +23,7 @@ class SplitNetwork:
     Both parts share their modules with the backbone that was split.
 
     Attributes:
-        lower: the frozen part, pictures (n, 3, s, s) -> rows (n, width).
+        lower: the frozen part, pictures (n, 3, h, w) -> rows (n, width).
         upper: the rest, rows (n, width) -> outputs of the backbone.
         width: values in a row.
     """

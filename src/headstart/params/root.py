@@ -80,10 +80,10 @@ _SIDE_ADAPTER: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=16, le=204
 
 
 def _validate_image_size(value: Any, _: ValidatorFunctionWrapHandler) -> int | tuple[int, int]:
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple | str | dict):
         return _SIDE_ADAPTER.validate_python(value)
-    if len(value) != 2:
-        raise ValueError("give one side, or height and width, such as [240, 416]")
+    if isinstance(value, str | dict) or len(value) != 2:
+        raise ValueError("give one side, such as 320, or height and width, such as [288, 512]")
     height, width = (_SIDE_ADAPTER.validate_python(side) for side in value)
     return height if height == width else (height, width)
 
