@@ -15,11 +15,10 @@ from headstart.augment.transforms import sample_transform, transform_image
 from headstart.base.files import write_bytes
 from headstart.base.manifest import Image
 from headstart.base.stored_picture import open_stored_picture
-from headstart.engine.input_spec import to_shape
 from headstart.params.root import Params
 
 COLUMNS, ROWS = 6, 5
-SIDE = 160  # pixels of a picture on the sheet, its longer side
+SIDE = 160  # pixels of a picture on the sheet
 TOP = 24  # pixels above the pictures, for the heading
 GAP = 4  # pixels between pictures
 
@@ -44,24 +43,22 @@ def write_preview(
         gray_fill: as in `transform_image`.
     """
     step = max(1, len(images) // ROWS)
-    input_height, input_width = shape = to_shape(params.model.image_size)
-    height, width = (max(1, SIDE * side // max(shape)) for side in (input_height, input_width))
-    sheet = Pillow.new("RGB", (COLUMNS * (width + GAP) + 8, TOP + ROWS * (height + GAP)), "white")
+    sheet = Pillow.new("RGB", (COLUMNS * (SIDE + GAP) + 8, TOP + ROWS * (SIDE + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((4, 6), "original", fill="black")
-    pen.text((width + 16, 6), "the same picture as training may see it", fill="black")
+    pen.text((SIDE + 16, 6), "the same picture as training may see it", fill="black")
     for row, image in enumerate(images[::step][:ROWS]):
         with open_stored_picture(root / image.file_name) as opened:
-            resized = opened.convert("RGB").resize((width, height), Pillow.Resampling.BICUBIC)
-        original = torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
-        original_boxes = boxes[image.id] * (np.array([width, height] * 2) / ([image.width, image.height] * 2))
-        top = TOP + row * (height + GAP)
+            square = opened.convert("RGB").resize((SIDE, SIDE), Pillow.Resampling.BICUBIC)
+        original = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
+        original_boxes = boxes[image.id] * (SIDE / np.array([image.width, image.height] * 2))
+        top = TOP + row * (SIDE + GAP)
         sheet.paste(_outline_boxes(original, original_boxes), (0, top))
         for column in range(1, COLUMNS):
             transform = sample_transform(params.augment, params.seed, image.sha256, column - 1)
             transformed = transform_image(original, transform, gray_fill=gray_fill)
-            moved, visible = transform_boxes(original_boxes, transform, width, height)
-            sheet.paste(_outline_boxes(transformed, moved[visible]), (column * (width + GAP) + 8, top))
+            moved, visible = transform_boxes(original_boxes, transform, SIDE, SIDE)
+            sheet.paste(_outline_boxes(transformed, moved[visible]), (column * (SIDE + GAP) + 8, top))
     encoded = io.BytesIO()
     sheet.save(encoded, "JPEG", quality=90)
     write_bytes(path, encoded.getvalue())
