@@ -207,7 +207,7 @@ def _reflect_padding(transform: SampledTransform, width: int, height: int) -> in
     return max(1, math.ceil(float((beyond * [width, height]).max()) / 2) + 1)
 
 
-def inverse_affine_matrix(transform: SampledTransform, aspect_ratio: float = 1.0) -> list[list[float]]:
+def inverse_affine_matrix(transform: SampledTransform, aspect_ratio: float) -> list[list[float]]:
     """affine_grid's matrix, 2 x 3: maps each output position to the input position it shows, both in -1..1.
 
     The inverse of torchvision's rotate(shear(scale)) about the centre, with its sign of the angle; then the flips.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from headstart.base.clip_boxes import clip_boxes
 from headstart.base.detections import Detection
@@ -17,7 +18,6 @@ from headstart.models.detector_parts import DetectionHead, split_detector
 from headstart.models.file import ModelSpec
 from headstart.models.freeze import Block, list_blocks
 from headstart.models.heads import fasterrcnn, fcos, nms, retinanet
-from headstart.models.heads.anchors import clip_to_picture
 from headstart.models.pyramid import backbone_feature_maps, create_pyramid, pyramid_levels
 from headstart.params.root import TORCHVISION_DETECTORS
 
@@ -176,7 +176,7 @@ def predict(network: Detector, outputs: Tensor, *, class_agnostic_nms: bool = Fa
     """Boxes (n, k, 4), xyxy in pixels of the input, scores (n, k), descending, and labels (n, k); score 0: no box."""
     boxes, scores = network.head.decode(outputs.float())
     return nms.select_boxes(
-        clip_to_picture(boxes, network.shape),
+        clip_boxes_to_image(boxes, network.shape),
         scores,
         network.head.nms_iou,
         MIN_SCORE,

@@ -111,7 +111,6 @@ def _detection_head(model: FCOS | RetinaNet | FasterRCNN, feature_maps: list[Ten
     if isinstance(model, RetinaNet):
         use_giou = model.head.regression_head._loss_type == "giou"
         return retinanet.RetinaNetDetectionHead(model.head, anchors, use_giou=use_giou)
-    axis = 0 if shape[0] > shape[1] else 1  # the longer one: a stride divides it with the smaller remainder
     pooled = feature_maps[:-1]  # the last one, a max pooling of the one before, has anchors only
     return FasterRcnnDetectionHead(
         model.rpn.head,
@@ -119,6 +118,6 @@ def _detection_head(model: FCOS | RetinaNet | FasterRCNN, feature_maps: list[Ten
         model.roi_heads.box_predictor,
         anchors=anchors,
         anchors_per_level=anchors_per_level,
-        strides=[2 ** round(math.log2(shape[axis] / feature_map.shape[axis - 2])) for feature_map in pooled],
+        strides=[2 ** round(math.log2(max(shape) / max(feature_map.shape[-2:]))) for feature_map in pooled],
         shape=shape,
     )

@@ -43,12 +43,11 @@ def pyramid_levels(backbone: nn.Module, spec: ModelSpec) -> tuple[list[int], lis
     if hasattr(backbone, "forward_intermediates"):
         with torch.no_grad():
             feature_maps = backbone_feature_maps(backbone, torch.zeros(1, 3, *shape), None)
-    axis = 0 if shape[0] > shape[1] else 1  # the longer one, on which no two strides give as many pixels
-    stride_of_side = {-(-shape[axis] // stride): stride for stride in PYRAMID_STRIDES}
+    stride_of_side = {-(-max(shape) // stride): stride for stride in PYRAMID_STRIDES}  # of the longer side
     last: dict[int, tuple[int, int]] = {}  # stride -> level and channels
     for level, feature_map in enumerate(feature_maps):
-        if feature_map.ndim == 4 and feature_map.shape[axis - 2] in stride_of_side:
-            last[stride_of_side[feature_map.shape[axis - 2]]] = (level, feature_map.shape[1])
+        if feature_map.ndim == 4 and max(feature_map.shape[-2:]) in stride_of_side:
+            last[stride_of_side[max(feature_map.shape[-2:])]] = (level, feature_map.shape[1])
     if set(last) != set(PYRAMID_STRIDES):
         strides = ", ".join(map(str, PYRAMID_STRIDES))
         raise UserError(

@@ -87,10 +87,3 @@ def decode_boxes(coder: BoxCoder, regression: Tensor, reference_boxes: Tensor) -
     references = reference_boxes.expand(regression.shape[0], -1, -1)  # len() would fix an exported model's batch size
     boxes: Tensor = coder.decode_single(regression.flatten(0, 1), references.flatten(0, 1))
     return boxes.reshape(-1, references.shape[1], regression.shape[2] // 4, 4)
-
-
-def clip_to_picture(boxes: Tensor, shape: Shape) -> Tensor:
-    """Boxes (..., 4), xyxy in pixels, clipped to a picture of that height and width."""
-    height, width = shape
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x, y], -1).flatten(-2)

@@ -13,18 +13,12 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
+from torchvision.ops import clip_boxes_to_image
 
 from headstart.base import distributed
 from headstart.engine.input_spec import Shape
 from headstart.models.heads import nms
-from headstart.models.heads.anchors import (
-    UNMATCHED,
-    clip_to_picture,
-    decode_boxes,
-    generate_anchors,
-    match_anchors,
-    with_background,
-)
+from headstart.models.heads.anchors import UNMATCHED, decode_boxes, generate_anchors, match_anchors, with_background
 from headstart.models.heads.roi_align import ROI_SIZE, multiscale_roi_align
 
 # Under torchvision's names; its values, where they differ, are behind.
@@ -111,7 +105,7 @@ class FasterRcnnDetectionHead(nn.Module):
         level = torch.cat([torch.full((index.shape[1],), n, device=index.device) for n, index in enumerate(top)])
         regression = regression.gather(1, location.unsqueeze(-1).expand(-1, -1, 4))
         boxes = decode_boxes(_RPN_CODER, regression, self.anchors[location]).squeeze(2)
-        boxes = clip_to_picture(boxes, self.shape)
+        boxes = clip_boxes_to_image(boxes, self.shape)
         large_enough = ((boxes[..., 2:] - boxes[..., :2]) >= _RPN_MIN_SIZE).all(-1)
         scores = objectness.gather(1, location).sigmoid() * large_enough
         is_level = level == torch.arange(len(top), device=level.device).unsqueeze(-1)  # (levels, locations)
