@@ -49,6 +49,14 @@ def test_the_exported_model_finds_what_was_evaluated(tiled: Path) -> None:
     assert tiny.read_json(tiled / "stages/evaluate/metrics.json")["test"]["AP50"] > 0.2
 
 
+def test_the_card_counts_tiles_as_tiles(tiled: Path) -> None:
+    card = (tiled / "stages/export/model_card.md").read_text()
+    parity = tiny.read_json(tiled / "stages/export/parity.json")
+    assert f"boxes in {parity['pictures']} test tiles" in card
+    assert " ms a tile, " in card
+    assert " a tile, cut as `input.tiles` of `labels.json` says, of an upright RGB picture" in card
+
+
 def test_things_stay_small_in_a_picture_of_any_size(tiled: Path, tmp_path: Path) -> None:
     """A picture four times as large, of the same things: each is found where it lies."""
     model = Predictor(tiled / "stages/export")
