@@ -293,7 +293,7 @@ def ours(root: Path) -> Figures:
     tensors, card = read_model_file(root / "stages/fine-tune/model.safetensors")
     test = read_manifest(root / "stages/split/test.json").images
     seen = load_pixels(test, root, card.input, "decode")
-    logits = run_inference(classifier.build(tensors, card), seen, card.input, Compute(torch.device("cpu"), bf16=False))
+    logits = run_inference(classifier.build(tensors, card), seen, card.input, Compute(torch.device("cpu")))
     accuracy = classifier.compute_val_metrics(logits, classifier.encode_targets(test, card.labels))["val_accuracy"]
     return {"head": middle - begin, "tune": end - middle, "accuracy": accuracy, "peak": peak()}
 

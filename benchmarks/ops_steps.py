@@ -196,7 +196,8 @@ def training(kind: str, without: str = "", change: Change | None = None, bf16: b
 
     def step() -> None:
         value = loss(autocast(inputs), targets=targets)
-        state.train_batch(value, value.item(), RATE, 1 << 30, count)
+        state.train_batch(value, RATE, 1 << 30, count)
+        state.read_losses()
 
     return timed(step), state
 

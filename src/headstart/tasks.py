@@ -1,5 +1,6 @@
 """What each task (classify, detect) does in each stage. A third task is a third entry in TASKS."""
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -143,5 +144,12 @@ def load(stage: str, params: "Params") -> Stage:
 
 
 def run(stage: str, params: "Params", root: Path) -> None:
-    """Run one stage of the pipeline."""
-    load(stage, params)(params, root)
+    """Run one stage of the pipeline; torch's settings are then as they were."""
+    function = load(stage, params)
+    if "torch" not in sys.modules:  # fetch runs without it
+        function(params, root)
+        return
+    from headstart.engine.device import preserved_torch_settings
+
+    with preserved_torch_settings():
+        function(params, root)

@@ -74,7 +74,7 @@ def test_a_compiled_step_is_the_eager_one() -> None:
     """Dropout and the depthwise convolution's own gradients included, and the same bits twice."""
     eager, compiled = network(), network()
     for each in (eager, compiled):
-        optimize(each, Compute(torch.device("cpu"), bf16=False), training=True)
+        optimize(each, Compute(torch.device("cpu")), training=True)
     compile_backbone(compiled)
     pictures = torch.randn(4, 3, 16, 16)
     expected, found, again = step(eager, pictures), step(compiled, pictures), step(compiled, pictures)

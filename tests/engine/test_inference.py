@@ -22,7 +22,7 @@ from headstart.engine.input_spec import InputSpec
 from headstart.models.backbone import create_backbone
 from headstart.models.classifier import Classifier
 
-CPU = Compute(torch.device("cpu"), bf16=False)
+CPU = Compute(torch.device("cpu"))
 SPEC = InputSpec(
     size=8, resize="squash", interpolation="bicubic", crop=1.0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125)
 )
@@ -75,7 +75,7 @@ def test_outputs_of_cached_rows_too(count: int) -> None:
 def test_outputs_have_no_gradient_and_are_floats_in_bf16_too() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
     pixels = np.zeros((3, 8, 8, 3), np.uint8)
-    outputs = run_inference(network, pixels, SPEC, Compute(torch.device("cpu"), bf16=True))
+    outputs = run_inference(network, pixels, SPEC, Compute(torch.device("cpu"), torch.bfloat16))
     assert (outputs.dtype, outputs.requires_grad) == (torch.float32, False)
     torch.testing.assert_close(outputs, run_inference(network, pixels, SPEC, CPU), atol=0.05, rtol=0.02)
 
@@ -87,7 +87,7 @@ def test_a_network_prepared_for_inference_computes_the_same(cpu_kernels: bool) -
     pictures = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         expected = network(pictures)
-        compute = Compute(torch.device("cpu"), bf16=False, cpu_kernels=cpu_kernels)
+        compute = Compute(torch.device("cpu"), cpu_kernels=cpu_kernels)
         prepared = prepare_for_inference(network, 32, compute, batch=3)
         torch.testing.assert_close(prepared(pictures), expected, atol=1e-4, rtol=1e-3)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.modules()), "they are folded"

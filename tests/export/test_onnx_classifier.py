@@ -31,7 +31,7 @@ from headstart.models.file import read_model_file
 from headstart.params.root import ExportParams
 from tiny import export
 
-CPU = Compute(torch.device("cpu"), bf16=False)
+CPU = Compute(torch.device("cpu"))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from headstart.features.frozen_backbone import ROW_CODE, FrozenBackbone
 from headstart.models.backbone import create_backbone
 from test_dvc import closure, file_of
 
-FP32 = Compute(torch.device("cpu"), bf16=False)
+FP32 = Compute(torch.device("cpu"))
 SPEC = InputSpec(size=32, resize="squash", interpolation="bicubic", crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
@@ -149,7 +149,7 @@ def test_features_do_not_depend_on_other_pictures_or_order(tmp_path: Path, bf16:
     images = stored(tmp_path, INFERENCE_BATCH + 5)
 
     def features(some: list[Image], root: str) -> Tensor:
-        compute = Compute(torch.device("cpu"), bf16=bf16)
+        compute = Compute(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32)
         for image in some:
             target = tmp_path / root / image.file_name
             target.parent.mkdir(exist_ok=True)
@@ -174,7 +174,10 @@ def test_features_computed_from_activations_are_the_same(
 
     Without our kernels, blocks of a transformer end in fp32 in bf16 autocast too; their activations are cached in bf16.
     """
-    images, compute = stored(tmp_path, 3), Compute(torch.device("cpu"), bf16=bf16, cpu_kernels=cpu_kernels)
+    images, compute = (
+        stored(tmp_path, 3),
+        Compute(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32, cpu_kernels=cpu_kernels),
+    )
     torch.manual_seed(0)
     network, spec = create_backbone(name), SPEC.model_copy(update={"size": size})
     direct, from_activations = (

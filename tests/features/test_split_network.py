@@ -66,7 +66,7 @@ def test_networks_that_are_folded_and_optimized_can_be_split() -> None:
     backbone, _ = fold_batch_norm(network("test_efficientnet"), 64)
     frozen = freeze_blocks(backbone, list_blocks(network("test_efficientnet")), 4)
     parts = split_network(backbone, frozen, 64)
-    optimize(nn.ModuleDict({"trunk": backbone}), Compute(torch.device("cpu"), bf16=False), training=True)
+    optimize(nn.ModuleDict({"trunk": backbone}), Compute(torch.device("cpu")), training=True)
     pictures = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(parts.upper(parts.lower(pictures)), backbone(pictures))
 

@@ -19,7 +19,7 @@ def test_a_stage_that_computes_names_threads_and_precision(monkeypatch: pytest.M
     assert found["threads"] == str(torch.get_num_threads())
     assert found["cpu"].endswith(" cores")
     compute = device.configure_torch(tiny.make_params().train, 0)
-    assert found["precision"] == ("bf16" if compute.bf16 else "fp32")
+    assert found["precision"] == device.PRECISIONS[compute.dtype]
     monkeypatch.setattr(device, "computes_bf16", lambda device: True)
     assert describe_environment("evaluate", tiny.make_params())["precision"] == "bf16"
     assert describe_environment("evaluate", tiny.make_params(train={"precision": "fp32"}))["precision"] == "fp32"

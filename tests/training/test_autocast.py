@@ -15,13 +15,15 @@ def test_autocast_is_close() -> None:
     pictures = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = network(pictures)
-        outputs = AutocastNetwork(network, network.trunk, Compute(torch.device("cpu"), bf16=True), "fixed")(pictures)
+        outputs = AutocastNetwork(network, network.trunk, Compute(torch.device("cpu"), torch.bfloat16), "fixed")(
+            pictures
+        )
     assert (outputs.float() - expected).abs().max() < 0.05 * expected.abs().max() + 0.01
 
 
 def test_fixed_statistics_stay_in_eval_mode() -> None:
     network = Classifier(create_backbone(tiny.TRUNK), nn.BatchNorm1d(256))
     for batch_norm, training in (("fixed", False), ("update", True)):
-        wrapped = AutocastNetwork(network, network.trunk, Compute(torch.device("cpu"), bf16=False), batch_norm).train()
+        wrapped = AutocastNetwork(network, network.trunk, Compute(torch.device("cpu")), batch_norm).train()
         assert {norm.training for norm in wrapped.norms} == {training}
         assert network.head.training, "the head's own batch norm always updates"

@@ -23,7 +23,7 @@ from headstart.training import detector_batches
 from headstart.training.batches import TrainingBatches
 from tiny import fine_tune, train_head
 
-CPU = Compute(torch.device("cpu"), bf16=False)
+CPU = Compute(torch.device("cpu"))
 HEAD_PICTURES = (("augment", "train"), ("split", "val"))  # stage and manifest
 
 

@@ -97,9 +97,7 @@ def test_the_saved_network_has_the_metrics_of_the_best_epoch(project: Project) -
     tensors, spec = read_model_file(project.root / "stages/fine-tune/model.safetensors")
     val = tiny.manifest(project.root, "split", "val").images
     pixels = load_pixels(val, project.root, spec.input, "decode")
-    logits = run_inference(
-        classifier.build(tensors, spec), pixels, spec.input, Compute(torch.device("cpu"), bf16=False)
-    )
+    logits = run_inference(classifier.build(tensors, spec), pixels, spec.input, Compute(torch.device("cpu")))
     val_metrics = classifier.compute_val_metrics(logits, classifier.encode_targets(val, spec.labels))
     assert val_metrics["val_loss"] == pytest.approx(metrics["val_loss"], abs=0.02)  # bf16, where the machine has it
 

@@ -70,7 +70,7 @@ def test_the_gradient_of_the_training_loss_is_zero(root: Path) -> None:
     train = tiny.manifest(root, "augment", "train").images
     network = classifier.build(tensors, spec)
     pixels = load_pixels(train, root, spec.input, "decode")
-    features = run_inference(network.trunk, pixels, spec.input, Compute(torch.device("cpu"), bf16=False)).double()
+    features = run_inference(network.trunk, pixels, spec.input, Compute(torch.device("cpu"))).double()
     mean, std = features.mean(0), features.std(0, unbiased=False)
     std[std == 0] = 1
     weight = (tensors["head.1.weight"].double() * std).requires_grad_()
@@ -95,7 +95,7 @@ def test_the_annotators_confidence_is_learned(root: Path) -> None:
     val = tiny.manifest(root, "split", "val").images
     pixels = load_pixels(val, root, spec.input, "decode")
     network = classifier.build(tensors, spec)
-    logits = run_inference(network, pixels, spec.input, Compute(torch.device("cpu"), bf16=False))
+    logits = run_inference(network, pixels, spec.input, Compute(torch.device("cpu")))
     red = logits.softmax(1)[:, spec.labels.index("red")].numpy()
     of_red = np.array([image.label == "red" for image in val])
     assert red[of_red].mean() == pytest.approx(0.6, abs=0.12)
@@ -147,7 +147,7 @@ def test_cached_and_whole_networks_compute_the_same(root: Path) -> None:
     tensors, spec = read_model_file(root / "stages/train-head/model.safetensors")
     network = classifier.build(tensors, spec)
     val = tiny.manifest(root, "split", "val").images
-    compute = Compute(torch.device("cpu"), bf16=False)
+    compute = Compute(torch.device("cpu"))
     trunk = strip_prefix("trunk.", tensors)
     backbone = FrozenBackbone.of(lambda: network.trunk, trunk, spec, compute, root)
     of_depth = embeddings.compute_embeddings(val, backbone, 4, "blocks")

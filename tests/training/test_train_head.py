@@ -57,7 +57,7 @@ def test_with_class_weights_the_epoch_of_the_lowest_weighted_loss_is_kept(tmp_pa
     for stage, train in (("train-head", "augment"), ("fine-tune", "split")):
         tensors, spec = read_model_file(tmp_path / f"stages/{stage}/model.safetensors")
         pixels = load_pixels(val, tmp_path, spec.input, "decode")
-        network, compute = classifier.build(tensors, spec), Compute(torch.device("cpu"), bf16=False)
+        network, compute = classifier.build(tensors, spec), Compute(torch.device("cpu"))
         logits = run_inference(network, pixels, spec.input, compute)
         targets = classifier.encode_targets(val, spec.labels)
         counts = torch.bincount(classifier.encode_targets(tiny.manifest(tmp_path, train, "train").images, spec.labels))

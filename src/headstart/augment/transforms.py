@@ -161,7 +161,7 @@ class _BatchOps:
             return x
         aspect_ratio = x.shape[-1] / x.shape[-2]
         rows = [inverse_affine_matrix(transform, aspect_ratio) for transform in transforms]
-        matrices = torch.tensor(rows, dtype=torch.float32, device=x.device)
+        matrices = torch.tensor(rows, dtype=torch.float32).to(x.device)
         grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
         if self.gray_fill:
             return F.grid_sample(x - 0.5, grid, padding_mode="zeros", align_corners=False) + 0.5
@@ -190,7 +190,7 @@ class _BatchOps:
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:
     """One value a picture of a batch, (n, 1, 1, 1)."""
-    return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
+    return torch.tensor(values, dtype=torch.float32).to(device).reshape(-1, 1, 1, 1)
 
 
 def _noise(shape: torch.Size, transform: SampledTransform, scale: float = 1.0) -> Tensor:

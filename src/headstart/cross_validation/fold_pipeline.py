@@ -29,7 +29,6 @@ from headstart.engine.pixels import LazyPixels
 from headstart.models import classifier
 from headstart.models.file import hash_tensors, read_model_file
 from headstart.params.root import Params
-from headstart.params.training import TrainParams
 from headstart.training import checkpoint
 from headstart.training.classifier_batches import load_classifier
 from headstart.training.fine_tune import fine_tune
@@ -131,8 +130,8 @@ class FoldPipeline:
     def _examine(self, project: Path, fold: int) -> Tensor:
         """Logits of the fold's pictures by the models of both stages, side by side; equal models run once."""
         images = self._images(fold)
-        train = TrainParams(precision="fp32", cpu_kernels=self.params.train.cpu_kernels)
-        compute, answers = configure_torch(train, self.params.seed), dict[str, Tensor]()
+        compute = configure_torch(self.params.train.in_fp32(), self.params.seed)
+        answers = dict[str, Tensor]()
         logits = []
         for stage in TRAINED:
             tensors, spec = read_model_file(project / f"stages/{stage}/model.safetensors")

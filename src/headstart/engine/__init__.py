@@ -9,6 +9,7 @@ __all__ = [
     "inference",
     "input_spec",
     "pixels",
+    "streams",
     "tile_manifest",
     "tiles",
     "trace",

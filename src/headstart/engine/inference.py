@@ -1,22 +1,21 @@
 """Inference in batches of one size: pixels or cached rows -> the network's outputs, fp32 on the CPU."""
 
-from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from headstart.base import distributed
-from headstart.base.parallel import prefetch
+from headstart.base.errors import UserError
 from headstart.engine.cpu.optimize import optimize
 from headstart.engine.device import Compute
 from headstart.engine.equivalence import example_input
 from headstart.engine.fold_batch_norm import fold_batch_norm
 from headstart.engine.input_spec import ImageSize, InputSpec, Pixels
 from headstart.engine.pixels import LazyPixels
-
-PartT = TypeVar("PartT", bound=Sized)
+from headstart.engine.streams import prefetch_on_device, send
 
 # Every forward pass without gradients has this many pictures, the last one padded with zeros: kernels round
 # differently for another batch size, and a picture's outputs must not depend on how many others there are.
@@ -42,14 +41,18 @@ def prepare_for_inference(network: nn.Module, input_size: ImageSize, compute: Co
 
 def to_float_tensor(pixels: Pixels, device: torch.device) -> Tensor:
     """Pixels (n, h, w, 3) -> floats in 0..1 (n, 3, h, w), channels_last, on the device."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(255)
+    return send(torch.from_numpy(np.ascontiguousarray(pixels)), device).permute(0, 3, 1, 2).float().div(255)
 
 
 def normalize_images(pictures: Tensor, input_spec: InputSpec) -> Tensor:
     """Floats in 0..1 (n, 3, h, w) -> (x - mean) / std per channel, channels_last."""
-    mean = torch.tensor(input_spec.mean, device=pictures.device).reshape(1, 3, 1, 1)
-    std = torch.tensor(input_spec.std, device=pictures.device).reshape(1, 3, 1, 1)
+    mean, std = (_per_channel(values, pictures.device) for values in (input_spec.mean, input_spec.std))
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).reshape(1, 3, 1, 1)
 
 
 def run_inference(
@@ -72,12 +75,12 @@ def run_inference(
         shared: all processes call this with the same pixels; each runs a part of the batches, all return all outputs.
     """
 
-    def pad(part: Pixels) -> Tensor:
+    def make_inputs(start: int) -> Tensor:
+        part = pixels[start : start + batch]
         padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
         return normalize_images(to_float_tensor(padded, compute.device), input_spec)
 
-    parts = prefetch(lambda start: pixels[start : start + batch], _batch_starts(len(pixels), batch, shared))
-    return _run_batches(network, parts, pad, compute, shared)
+    return _run_batches(network, make_inputs, len(pixels), batch, compute, shared)
 
 
 def run_inference_on_rows(
@@ -85,27 +88,30 @@ def run_inference_on_rows(
 ) -> Tensor:
     """`run_inference` for a network that takes rows (n, width), the cached activations of one picture each."""
 
-    def pad(part: Sequence[Tensor]) -> Tensor:
-        return torch.stack([*part, *[torch.zeros_like(part[0])] * (batch - len(part))]).to(compute.device)
+    def make_inputs(start: int) -> Tensor:
+        part = rows[start : start + batch]
+        return send(torch.stack([*part, *[torch.zeros_like(part[0])] * (batch - len(part))]), compute.device)
 
-    parts = (rows[start : start + batch] for start in _batch_starts(len(rows), batch, shared))
-    return _run_batches(network, parts, pad, compute, shared)
-
-
-def _batch_starts(count: int, batch: int, shared: bool) -> Sequence[int]:
-    starts = range(0, count, batch)
-    return starts[distributed.rank_slice(len(starts))] if shared else starts
+    return _run_batches(network, make_inputs, len(rows), batch, compute, shared)
 
 
 @torch.no_grad()
 def _run_batches(
-    network: nn.Module, parts: Iterable[PartT], pad: Callable[[PartT], Tensor], compute: Compute, shared: bool
+    network: nn.Module, make_inputs: Callable[[int], Tensor], count: int, batch: int, compute: Compute, shared: bool
 ) -> Tensor:
-    """Outputs of all parts; `pad` makes the network's inputs, a whole batch of them, of a part."""
+    """Outputs of `count` pictures; `make_inputs` makes the network's inputs, a whole batch of them, from a row on."""
+    starts: Sequence[int] = range(0, count, batch)
+    starts = starts[distributed.rank_slice(len(starts))] if shared else starts
     outputs: list[Tensor] = []
-    for part in parts:
-        inputs = pad(part)
+    waiting: list[Tensor] = []  # the last batch's outputs: a GPU has the next one to do while they are fetched
+    for inputs in prefetch_on_device(make_inputs, starts, compute.device):
         with compute.autocast():
-            out: Tensor = network(inputs)
-        outputs.append(out.float().cpu()[: len(part)])
-    return torch.cat(distributed.all_gather_tensors(outputs) if shared else outputs)
+            waiting.append(network(inputs).float())
+        outputs += [out.cpu() for out in waiting[:-1]]
+        del waiting[:-1]
+    outputs += [out.cpu() for out in waiting]
+    outputs = [out[: count - start] for start, out in zip(starts, outputs, strict=True)]
+    whole = torch.cat(distributed.all_gather_tensors(outputs) if shared else outputs)
+    if compute.dtype == torch.float16 and not torch.isfinite(whole).all():
+        raise UserError("params.yaml: train.precision: fp16: activations beyond 65,504, its largest number; give fp32")
+    return whole

@@ -12,7 +12,6 @@ from headstart.engine.input_spec import Pixels
 from headstart.engine.pixels import LazyPixels, load_pixels
 from headstart.models.file import ModelSpec
 from headstart.params.root import Params
-from headstart.params.training import TrainParams
 
 
 def fp32_outputs(
@@ -41,6 +40,6 @@ def fp32_pixel_outputs(
     network: nn.Module, spec: ModelSpec, params: Params, batch: int = INFERENCE_BATCH
 ) -> Callable[[Pixels | LazyPixels], Tensor]:
     """The same for pixels (n, h, w, 3) instead of a manifest."""
-    compute = configure_torch(TrainParams(precision="fp32", cpu_kernels=params.train.cpu_kernels), params.seed)
+    compute = configure_torch(params.train.in_fp32(), params.seed)
     prepared = prepare_for_inference(network, spec.input.size, compute, batch)
     return lambda pixels: run_inference(prepared, pixels, spec.input, compute, batch)

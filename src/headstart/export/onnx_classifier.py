@@ -1,5 +1,6 @@
 """A classifier as ONNX: pixels -> logits, probabilities and strangeness, proven equal to the PyTorch model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def write_classifier_model(
     `rules` say what strangeness is measured from.
     """
     network = LogitsAndStrangeness(classifier.build(tensors, spec), rules).eval()
-    compute = configure_torch(TrainParams(precision="fp32"), seed)
+    # On the CPU, where folding and tracing have their examples, and where the file will be compared.
+    compute = replace(configure_torch(TrainParams(precision="fp32"), seed), device=torch.device("cpu"))
     expected: Floats32 = run_inference(network, pixels, spec.input, compute).numpy()
     network.trunk, _ = fold_batch_norm(network.trunk, spec.input.size)
     write_onnx(

@@ -1,19 +1,17 @@
 """Features that tell near-duplicates: of one fixed network, whatever network is trained, so that a split stays."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from headstart.base.arrays import Floats32
 from headstart.base.errors import UserError
 from headstart.base.manifest import Image
 from headstart.base.parallel import parallel_map
-from headstart.engine.device import Compute, configure_torch
+from headstart.engine.device import configure_torch
 from headstart.engine.input_spec import InputSpec, Pixels
 from headstart.engine.pixels import read_pixels
 from headstart.features.embeddings import compute_embeddings, compute_features
@@ -40,8 +38,7 @@ def compute_fingerprints(images: Sequence[Image], root: Path) -> Floats32:
         UserError: the package with the weights is missing, or a picture cannot be read.
     """
     backbone = _fixed_backbone(root)
-    with _exact(backbone.compute):
-        rows = compute_embeddings(images, backbone, features="blocks", last_too=False)
+    rows = compute_embeddings(images, backbone, features="blocks", last_too=False)
     return _of_blocks(rows)
 
 
@@ -55,8 +52,7 @@ def compute_turned(images: Iterable[tuple[Image, int]], root: Path) -> Floats32:
         return orient(read_pixels(root / key[0], INPUT), key[1])
 
     shards = (different[start : start + SHARD] for start in range(0, len(different), SHARD))
-    with _exact(backbone.compute):
-        rows = compute_features((np.stack(parallel_map(read, shard, "turn")) for shard in shards), backbone)
+    rows = compute_features((np.stack(parallel_map(read, shard, "turn")) for shard in shards), backbone)
     numbers = {key: number for number, key in enumerate(different)}
     return _of_blocks(rows[[numbers[key] for key in keys]])
 
@@ -80,8 +76,3 @@ def _fixed_backbone(root: Path) -> FrozenBackbone:
 
 def _build() -> nn.Module:
     return load_bundled(BACKBONE)
-
-
-def _exact(compute: Compute) -> AbstractContextManager[None]:
-    """A context without TF32, whose products have ten bits."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=compute.device.type != "cuda")

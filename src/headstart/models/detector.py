@@ -189,8 +189,11 @@ def to_coco_results(
 ) -> list[Detection]:
     """The outputs for a manifest's pictures as COCO results, boxes in pixels of the pictures."""
     category_ids = list(manifest.label_numbers())
-    chunks = torch.split(outputs.to(network.head.anchors.device), _CHUNK)
-    predictions = [predict(network, chunk, class_agnostic_nms=class_agnostic_nms) for chunk in chunks]
+    device = network.head.anchors.device
+    predictions = [
+        predict(network, chunk.to(device), class_agnostic_nms=class_agnostic_nms)
+        for chunk in torch.split(outputs, _CHUNK)
+    ]
     boxes, scores, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*predictions, strict=True))
     results: list[Detection] = []
     for row, image in enumerate(manifest.images):

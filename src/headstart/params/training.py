@@ -182,7 +182,7 @@ class FineTuneParams(TrainingStageParams):
 class TrainParams(Section):
     """How networks are computed, in every stage that runs one."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # Of .cache in all, 10^9 bytes: what was used least recently makes room. Pixels or a detector's feature maps that
     # take more are computed anew every epoch.
     cache_gb: NonNegative = 8.0
@@ -192,3 +192,10 @@ class TrainParams(Section):
     # This package's CPU kernels (engine.cpu): fused convolutions for inference, gradients of depthwise convolutions for
     # training. False: torch's own, slower, and other in the last bits.
     cpu_kernels: bool = True
+    # Operators without a deterministic implementation are an error. False: they run, and two runs on a GPU may differ
+    # in their last bits.
+    deterministic: bool = True
+
+    def in_fp32(self) -> "TrainParams":
+        """The same kernels in fp32, whatever the precision of the training."""
+        return TrainParams(precision="fp32", cpu_kernels=self.cpu_kernels, deterministic=self.deterministic)

@@ -30,15 +30,14 @@ def describe_environment(stage: str, params: Params) -> dict[str, str]:
             continue
     torch = sys.modules.get("torch")
     if torch is not None and stage in (*COMPUTING_STAGES, "export"):
-        from headstart.engine.device import chosen_device, computes_bf16
+        from headstart.engine.device import PRECISIONS, choose_dtype, chosen_device
 
         device = chosen_device()
         found["threads"] = str(torch.get_num_threads())
         if device.type == "cuda":
             found["gpu"] = str(torch.cuda.get_device_name(device))
         if stage in COMPUTING_STAGES:
-            bf16 = params.train.precision != "fp32" and computes_bf16(device)
-            found["precision"] = "bf16" if bf16 else "fp32"
+            found["precision"] = PRECISIONS[choose_dtype(params.train.precision, device)]
     return found
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headstart.base.arrays import Ints
 from headstart.base.manifest import Image
-from headstart.base.parallel import prefetch
+from headstart.engine.streams import prefetch_on_device
 from headstart.models.freeze import Block
 from headstart.training.loop_state import ValMetrics
 
@@ -65,7 +65,8 @@ class TrainingBatches:
 
     def iterate(self, rows_of_batches: Sequence[Tensor], epoch: int, seed: int) -> Iterator[Batch]:
         """The batches of these rows, made ahead in a background thread; `seed` is mixup's."""
-        batches = prefetch(lambda rows: self.make_batch(rows, epoch), rows_of_batches)
+        device = next(self.network.parameters()).device
+        batches = prefetch_on_device(lambda rows: self.make_batch(rows, epoch), rows_of_batches, device)
         for rows, (inputs, targets) in zip(rows_of_batches, batches, strict=True):
             yield self.mixup(inputs, targets, seed, epoch, *rows.tolist()) if self.mixup else (inputs, targets)
 

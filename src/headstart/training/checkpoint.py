@@ -42,7 +42,8 @@ class Checkpoints:
     @classmethod
     def for_stage(cls, root: Path, stage: str, *key_parts: object) -> "Checkpoints":
         """The checkpoints of a stage; the key is the hash of these parts (JSON values), the code, and the machine."""
-        machine = [torch.__version__, torch.get_num_threads(), torch.cuda.device_count()]
+        # On a CPU sums are divided among the threads.
+        machine = [torch.__version__, torch.cuda.device_count() or torch.get_num_threads()]
         text = json.dumps([*key_parts, _code_digest(), *machine], sort_keys=True)
         return cls(root / ".cache/checkpoints" / stage / hashlib.sha256(text.encode()).hexdigest()[:32])
 

@@ -15,6 +15,7 @@ from headstart.base.units import unit_numbers
 from headstart.engine.device import Compute
 from headstart.engine.inference import normalize_images, run_inference, run_inference_on_rows, to_float_tensor
 from headstart.engine.pixels import load_pixels_or_lazy
+from headstart.engine.streams import send
 from headstart.features.embeddings import compute_activations
 from headstart.features.frozen_backbone import FrozenBackbone
 from headstart.features.split_network import split_features
@@ -92,7 +93,7 @@ def make_cached(
 
     def make_inputs(rows: Tensor, epoch: int) -> Tensor:
         chosen = (views[row][(_first_view(params.seed, train[row]) + epoch) % len(views[row])] for row in rows)
-        return torch.stack([activations[image.sha256] for image in chosen]).to(compute.device)
+        return send(torch.stack([activations[image.sha256] for image in chosen]), compute.device)
 
     def val_logits() -> Tensor:
         return run_inference_on_rows(upper, val_rows, compute, shared=True)
@@ -116,7 +117,7 @@ def _make_batches(
 
     def make_batch(rows: Tensor, epoch: int) -> Batch:
         inputs = make_inputs(rows, epoch)
-        return inputs, targets[rows].to(inputs.device)
+        return inputs, send(targets[rows], inputs.device)
 
     def val_outcome() -> ValOutcome:
         logits = val_logits()

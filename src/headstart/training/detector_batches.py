@@ -23,6 +23,7 @@ from headstart.engine.inference import (
     to_float_tensor,
 )
 from headstart.engine.pixels import load_pixels_or_lazy
+from headstart.engine.streams import send
 from headstart.engine.tile_manifest import training_tiles
 from headstart.features.embeddings import compute_activation_rows
 from headstart.features.frozen_backbone import FrozenBackbone
@@ -75,7 +76,7 @@ def make_cached(network: Detector, params: Params, spec: ModelSpec, backbone: Fr
     def make_batch(rows: Tensor, epoch: int) -> Batch:
         inputs = torch.stack([feature_maps[train.images[row].sha256] for row in rows])
         boxes = _stack_targets(targets, rows, compute)
-        return (inputs.to(compute.device), boxes), boxes
+        return (send(inputs, compute.device), boxes), boxes
 
     upper, val_rows = HeadFromRows(network, lower.shapes), [feature_maps[image.sha256] for image in val.images]
 
@@ -125,7 +126,7 @@ def make_augmented(network: Detector, params: Params, spec: ModelSpec, compute: 
         pictures, boxes, transforms = zip(*(augment(row, epoch) for row in rows.tolist()), strict=True)
         stacked = torch.stack(pictures).contiguous(memory_format=torch.channels_last)
         inputs = normalize_images(transform_batch(stacked, transforms, gray_fill=True), spec.input)
-        padded = detector.pad_targets(boxes).to(compute.device)
+        padded = send(detector.pad_targets(boxes), compute.device)
         return (inputs, padded), padded
 
     augmentation = [params.augment.model_dump(), params.seed]
@@ -146,7 +147,7 @@ def _read_manifests(root: Path, files: Sequence[str], spec: ModelSpec) -> list[M
 
 def _stack_targets(targets: list[Tensor], rows: Tensor, compute: Compute) -> Tensor:
     """Targets (n, m, 5) of these rows, padded, on the device."""
-    return detector.pad_targets([targets[row] for row in rows]).to(compute.device)
+    return send(detector.pad_targets([targets[row] for row in rows]), compute.device)
 
 
 def _make_val_outputs(

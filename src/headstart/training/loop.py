@@ -13,6 +13,7 @@ from headstart.base import distributed
 from headstart.base.errors import UserError, list_some
 from headstart.base.files import csv_text, write_text
 from headstart.base.progress import track
+from headstart.engine.device import explain_nondeterminism
 from headstart.models.freeze import set_train_mode
 from headstart.params.training import TrainingStageParams
 from headstart.training.batch_norm import forbid_distributed_batch_norm
@@ -23,6 +24,10 @@ from headstart.training.loop_state import BestEpoch, TrainingState, ValMetrics
 from headstart.training.optimizer import ParamGroup
 from headstart.training.sampler import seed_from_key
 from headstart.training.schedule import lr_factor
+
+# On a GPU: batches whose losses are read together. Reading one waits until all that was asked of the GPU is done, and
+# it would stand still until the next step is asked for.
+LOSSES_AT_ONCE = 20
 
 
 class TrainLoop(Protocol):
@@ -95,10 +100,18 @@ def train_loop(
     def lr_at(step: int) -> float:
         return params.lr * lr_factor(step, steps, params, state.anneal_after)
 
+    def read_losses() -> None:
+        """Wait for the device, and raise if the loss of a batch is not finite."""
+        for batch, value in state.read_losses():
+            if not math.isfinite(value):
+                raise _not_finite_error(value, stage, params, state.epoch, batch, steps, batch_files)
+
     def save_or_stop(signal_number: int) -> None:
         """Save a checkpoint if one is due, or save and exit if any rank has received a signal."""
-        if (checkpoints.due() or signal_number) and state.weights_finite():
-            checkpoints.save(state.state(), (state.epoch - 1) * steps + state.step)
+        if checkpoints.due() or signal_number:
+            read_losses()
+            if state.weights_finite():
+                checkpoints.save(state.state(), (state.epoch - 1) * steps + state.step)
         if signal_number:
             distributed.wait_for_all()  # else a launcher might kill the main process while it writes
             print(
@@ -108,6 +121,7 @@ def train_loop(
             exit_by_signal(signal_number)
 
     state, seed = TrainingState(network, groups, params), torch.initial_seed()
+    reads_every = LOSSES_AT_ONCE if state.device.type != "cpu" and distributed.get_world_size() == 1 else 1
     if not _resume(state, checkpoints, history, stage, steps):
         network.eval()
         state.mark_best(BestEpoch(0, 0, validate_once()))
@@ -120,12 +134,14 @@ def train_loop(
             remaining = batches(state.epoch, state.step)
             for inputs, targets in track(remaining, f"{stage} epoch {state.epoch}", steps - state.step):
                 _seed_dropout(seed, state)
-                value = loss(network(inputs), targets)
-                batch_loss, batch_size, signal_number = _gather_batch(value, len(targets), stop)
-                if not math.isfinite(batch_loss):
-                    raise _not_finite_error(batch_loss, stage, params, state, steps, batch_files)
-                state.train_batch(value, batch_loss, lr_at((state.epoch - 1) * steps + state.step), steps, batch_size)
+                batch_size, signal_number = _gather_batch(len(targets), stop)
+                with explain_nondeterminism(f"{stage}'s network"):
+                    state.train_batch(
+                        loss(network(inputs), targets), lr_at((state.epoch - 1) * steps + state.step), steps, batch_size
+                    )
                 if state.gradients_applied():
+                    if len(state.unread_losses) >= reads_every or state.step == steps:
+                        read_losses()
                     save_or_stop(signal_number)
             row = state.end_epoch(validate_once, lr_at(state.epoch * steps - 1))
             print(
@@ -168,24 +184,25 @@ def _seed_dropout(seed: int, state: TrainingState) -> None:
         torch.manual_seed(seed_from_key(seed, state.epoch, state.step, distributed.get_rank()))
 
 
-def _gather_batch(loss: Tensor, size: int, stop: GracefulStop) -> tuple[float, int, int]:
-    """Loss and size of the whole batch, summed over all ranks; and a signal if any rank has received one, else 0."""
-    losses, sizes, signals = zip(*distributed.all_gather_numbers(loss.item(), size, stop.received or 0), strict=True)
-    return sum(losses), int(sum(sizes)), int(max(signals))
+def _gather_batch(size: int, stop: GracefulStop) -> tuple[int, int]:
+    """Size of the whole batch, summed over all ranks; and a signal if any rank has received one, else 0."""
+    sizes, signals = zip(*distributed.all_gather_numbers(size, stop.received or 0), strict=True)
+    return int(sum(sizes)), int(max(signals))
 
 
 def _not_finite_error(
     value: float,
     stage: str,
     params: TrainingStageParams,
-    state: TrainingState,
+    epoch: int,
+    batch: int,
     steps: int,
     batch_files: Callable[[int, int], Sequence[str]],
 ) -> UserError:
-    files = list_some(batch_files(state.epoch, state.step), 4)
+    files = list_some(batch_files(epoch, batch), 4)
     return UserError(
-        f"params.yaml: {stage.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {state.epoch}, "
-        f"batch {state.step + 1} of {steps} ({files}); give a lower learning rate"
+        f"params.yaml: {stage.replace('-', '_')}.lr: {params.lr}: the loss is {value} in epoch {epoch}, "
+        f"batch {batch + 1} of {steps} ({files}); give a lower learning rate"
     )
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from headstart.base import distributed
+from headstart.engine.device import random_state, restore_random_state
 from headstart.params.training import AUTO_ANNEAL_EPOCHS, TrainingStageParams
+from headstart.training.autocast import AutocastNetwork
 from headstart.training.optimizer import AdamW, ParamGroup
 
 ValMetrics = dict[str, float]
@@ -50,6 +52,9 @@ class TrainingState:
         best: the best epoch so far.
         best_weights: the network's state dict at that epoch.
         val_metrics: of the last epoch.
+        device: of the network.
+        unread_losses: batch number, this rank's part of the loss, and size of the whole batch, of the batches since
+            `read_losses`.
         anneal_after: epochs done when the rate began to fall because patience was out, or soon all epochs; None: it
             has not begun.
     """
@@ -57,9 +62,14 @@ class TrainingState:
     def __init__(self, network: nn.Module, groups: list[ParamGroup], params: TrainingStageParams) -> None:
         self._network, self._params = network, params
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.device = next(network.parameters()).device
         self._optimizer = AdamW(groups, params.weight_decay)
+        # Small gradients would be 0 in fp16: the loss is scaled up, and a step whose gradients overflow is skipped.
+        half = isinstance(network, AutocastNetwork) and network.compute.dtype == torch.float16
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self._ema = [parameter.detach().clone() for parameter in self._trained]
         self._loss_sum = self._pictures = 0.0  # of this epoch
+        self.unread_losses: list[tuple[int, Tensor, int]] = []
         self._accumulated_sizes: list[int] = []  # sizes of the batches whose gradients wait for the next step
         self.epoch, self.step = 1, 0
         self.history: list[dict[str, float]] = []
@@ -97,12 +107,11 @@ class TrainingState:
         """Whether all weights are finite; if a gradient was not, the loss of the next batch shows it."""
         return bool(torch.isfinite(nn.utils.get_total_norm([parameter.detach() for parameter in self._trained])))
 
-    def train_batch(self, loss: Tensor, batch_loss: float, lr: float, steps: int, batch_size: int) -> None:
+    def train_batch(self, loss: Tensor, lr: float, steps: int, batch_size: int) -> None:
         """Backward pass of one batch, and an optimizer step once `accumulate` batches are done or the epoch ends.
 
         Args:
             loss: this rank's part of the batch's loss, a scalar with gradients.
-            batch_loss: the loss of the whole batch, a mean over its pictures.
             lr: learning rate of the step.
             steps: batches in an epoch.
             batch_size: pictures in the whole batch.
@@ -110,22 +119,37 @@ class TrainingState:
         params = self._params
         if not self._accumulated_sizes:
             self._optimizer.zero_grad()
-        torch.autograd.backward(loss if params.accumulate == 1 else loss * batch_size)
+        torch.autograd.backward(self._scaler.scale(loss if params.accumulate == 1 else loss * batch_size))
         self._accumulated_sizes.append(batch_size)
-        self._loss_sum, self._pictures = self._loss_sum + batch_loss * batch_size, self._pictures + batch_size
+        self.unread_losses.append((self.step, loss.detach(), batch_size))
         self.step += 1
         if len(self._accumulated_sizes) >= params.accumulate or self.step >= steps:
             self._apply_gradients(lr, steps)
 
+    def read_losses(self) -> list[tuple[int, float]]:
+        """Batch number and loss, summed over all ranks, of the batches since the last call; waits for the device."""
+        if not self.unread_losses:
+            return []
+        batches, losses, sizes = zip(*self.unread_losses, strict=True)
+        self.unread_losses.clear()
+        parts = distributed.all_gather_numbers(*torch.stack(losses).tolist())  # of each rank
+        values = [sum(of_ranks) for of_ranks in zip(*parts, strict=True)]
+        for value, size in zip(values, sizes, strict=True):
+            self._loss_sum, self._pictures = self._loss_sum + value * size, self._pictures + size
+        return list(zip(batches, values, strict=True))
+
     def _apply_gradients(self, lr: float, steps: int) -> None:
         params = self._params
         distributed.all_reduce_gradients(self._trained)
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         if params.accumulate > 1:
             torch._foreach_div_(gradients, float(sum(self._accumulated_sizes)))
         if params.clip_norm:
             nn.utils.clip_grad_norm_(self._trained, params.clip_norm)
-        self._optimizer.step(lr)
+        self._scaler.step(self._optimizer, lr)  # type: ignore[arg-type]
+        self._scaler.update()
         # Warm-up of the average: it must not remember the weights before the first step for long.
         steps_before = ((self.epoch - 1) * steps + self.step - 1) // params.accumulate
         decay = min(params.ema, (steps_before + 1) / (steps_before + 10))
@@ -181,27 +205,27 @@ class TrainingState:
         return {
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state(),
+            "loss_scale": self._scaler.state_dict(),
             "ema": self._ema,
             "best_weights": self.best_weights,
             "best": [self.best.epoch, self.best.epochs, self.best.metrics],
             "history": self.history,
             "position": [self.epoch, self.step, self._loss_sum, self._pictures],
             "anneal_after": self.anneal_after,
-            "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])],
+            "random": random_state(self.device),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         self._network.load_state_dict(state["network"])
         self._optimizer.restore(state["optimizer"])
+        self._scaler.load_state_dict(state["loss_scale"])
         torch._foreach_copy_(self._ema, state["ema"])
         self.best_weights, self.history = state["best_weights"], state["history"]
         self.best = BestEpoch(*state["best"])
         self.epoch, self.step, self._loss_sum, self._pictures = state["position"]
         self.anneal_after = state["anneal_after"]
-        torch.set_rng_state(state["random"][0])
-        if state["random"][1:]:
-            torch.cuda.set_rng_state(state["random"][1])
+        restore_random_state(self.device, state["random"])
 
 
 def _swap_weights(parameters: list[nn.Parameter], values: list[Tensor]) -> list[Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from headstart.engine.device import fork_random_state
 from headstart.training.batches import MixupFunction
 from headstart.training.sampler import keyed_generator, seed_from_key
 
@@ -28,7 +29,7 @@ def make_mixup(mixup: float, cutmix: float, labels: int) -> MixupFunction | None
 
     def mix(pictures: Tensor, targets: Tensor, *key: int) -> tuple[Tensor, Tensor]:
         method = methods[int(torch.randint(len(methods), (), generator=keyed_generator(*key)))]
-        with torch.random.fork_rng(devices=[]):  # dropout's random numbers must not depend on mixup
+        with fork_random_state(pictures.device):  # dropout's random numbers must not depend on mixup
             torch.manual_seed(seed_from_key(*key, 1))
             mixed, shares = method(pictures, targets)
         return mixed.contiguous(memory_format=torch.channels_last), shares

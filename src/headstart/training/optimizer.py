@@ -36,6 +36,11 @@ class AdamW:
         self._exp_avg_sq = [[torch.zeros_like(parameter) for parameter in group.parameters] for group in groups]
         self._steps = [[torch.tensor(0.0) for _ in group.parameters] for group in groups]
 
+    @property
+    def param_groups(self) -> list[dict[str, list[nn.Parameter]]]:
+        """As `torch.amp.GradScaler` looks for gradients."""
+        return [{"params": group.parameters} for group in self.groups]
+
     def zero_grad(self) -> None:
         """Set all gradients to None."""
         for group in self.groups:

@@ -12,7 +12,7 @@ from headstart.engine.fold_batch_norm import fold_batch_norm
 from headstart.features.split_network import split_network
 from headstart.models.freeze import freeze_blocks, list_blocks
 
-FP32, BF16 = (Compute(torch.device("cpu"), bf16=bf16) for bf16 in (False, True))
+FP32, BF16 = (Compute(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32) for bf16 in (False, True))
 ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 

@@ -52,19 +52,19 @@ def untouched(network: nn.Module, compute: Compute) -> bool:
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_off_gives_the_network_itself_without_a_module_of_ours(bf16: bool) -> None:
-    assert untouched(Network(), Compute(CPU, bf16=bf16, cpu_kernels=False))
+    assert untouched(Network(), Compute(CPU, torch.bfloat16 if bf16 else torch.float32, cpu_kernels=False))
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
 @pytest.mark.parametrize("cpu_kernels", [False, True])
 def test_another_device_gives_the_network_itself(device: str, cpu_kernels: bool) -> None:
-    assert untouched(Network(), Compute(torch.device(device), bf16=False, cpu_kernels=cpu_kernels))
+    assert untouched(Network(), Compute(torch.device(device), cpu_kernels=cpu_kernels))
 
 
 def test_for_training_the_backbones_depthwise_convolutions() -> None:
     network = Network()
     names = list(network.state_dict())
-    assert optimize(network, Compute(CPU, bf16=True), training=True) is network
+    assert optimize(network, Compute(CPU, torch.bfloat16), training=True) is network
     assert ours(network.trunk) == KERNELS
     assert not ours(network.head)
     assert list(network.state_dict()) == names
@@ -73,10 +73,10 @@ def test_for_training_the_backbones_depthwise_convolutions() -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_training_computes_the_same(bf16: bool) -> None:
     plain, fast = Network(), Network()
-    optimize(fast, Compute(CPU, bf16=bf16), training=True)
+    optimize(fast, Compute(CPU, torch.bfloat16 if bf16 else torch.float32), training=True)
     found = []
     for network in (plain, fast):
-        with Compute(CPU, bf16=bf16).autocast():
+        with Compute(CPU, torch.bfloat16 if bf16 else torch.float32).autocast():
             logits = network(example_input(16, 4))
         torch.autograd.backward(nn.functional.cross_entropy(logits.float(), torch.tensor([0, 1, 1, 0])))
         found.append([logits.detach().float(), *(p.grad for p in network.parameters() if p.grad is not None)])
@@ -90,7 +90,7 @@ def test_training_computes_the_same(bf16: bool) -> None:
 def test_for_inference_a_copy_with_fused_convolutions() -> None:
     network = Network().eval()
     before = kinds(network)
-    fused = optimize(network, Compute(CPU, bf16=False), example_input(16), training=False)
+    fused = optimize(network, Compute(CPU), example_input(16), training=False)
     assert fused is not network
     assert sum(isinstance(module, _FusedConv2d) for module in fused.modules()) == 3
     assert kinds(network) == before
@@ -107,7 +107,7 @@ def test_a_network_with_the_kernels_for_training_can_be_fused_for_inference() ->
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3), Conv2dSame(8, 8, 5, stride=2, groups=8), nn.ReLU6(inplace=True)]
     network = nn.ModuleDict({"trunk": nn.Sequential(*layers)}).eval()
-    backbone, compute = network["trunk"], Compute(CPU, bf16=False)
+    backbone, compute = network["trunk"], Compute(CPU)
     plain = copy.deepcopy(backbone)
     optimize(network, compute, training=True)
     fused = optimize(backbone, compute, example_input(16), training=False)

@@ -37,7 +37,7 @@ def fuse_convolutions(network: nn.Module, compute: Compute, *example: Tensor) ->
     """
     if compute.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return network
-    tolerance = 3e-2 if compute.bf16 else 1e-4
+    tolerance = 1e-4 if compute.dtype == torch.float32 else 3e-2
     try:
         traced = network if isinstance(network, fx.GraphModule) else trace_layers(network)
         fused = _FusedNetwork(traced, compute.dtype)

@@ -58,7 +58,7 @@ class FcosDetectionHead(nn.Module):
         logits, distances, centerness = outputs[..., :-5], outputs[..., -5:-1], outputs[..., -1]
         matched_index = match_locations(targets, self.anchors, self.anchors_per_level)
         is_positive = matched_index >= 0
-        positives = max(1, int(distributed.all_reduce_sum(is_positive.sum(), shared=self.training)))
+        positives = distributed.all_reduce_sum(is_positive.sum(), shared=self.training).clamp(min=1)
         picture, location = torch.where(is_positive)
         labels, boxes = targets[..., 0].long(), targets[..., 1:]
         box_index = matched_index[picture, location]

@@ -34,7 +34,9 @@ class SsdDetectionHead(AnchorHead):
         # 0 is background
         labels = torch.where(is_positive, targets[..., 0].long().gather(1, matched_index.clamp(min=0)) + 1, 0)
         weights = None if class_weights is None else with_background(class_weights)
-        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, weight=weights, reduction="none")
+        # Flat: of (n, labels, anchors) it would be nll_loss2d, which has no deterministic implementation on CUDA.
+        flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=weights, reduction="none")
+        cross_entropy = flat.reshape(labels.shape)
         negatives = cross_entropy.detach().masked_fill(is_positive, -torch.inf)
         rank = negatives.argsort(dim=1, descending=True).argsort(dim=1)
         sampled = is_positive | (rank < NEG_TO_POS_RATIO * is_positive.sum(1, keepdim=True))
