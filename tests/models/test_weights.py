@@ -139,6 +139,16 @@ def test_an_unknown_backbone_and_the_nearest(tmp_path: Path, source: str) -> Non
     assert "timm.list_models()" in error_line(tmp_path, source, "qqqqqqqq")
 
 
+@pytest.mark.parametrize("source", ["none", "hub"])
+def test_an_unknown_tag_and_the_nearest(tmp_path: Path, source: str) -> None:
+    """The part of a timm name behind the dot, which names the pretrained weights."""
+    line = error_line(tmp_path, source, "resnet50.tv_in2k")
+    assert line == (
+        "params.yaml: model.backbone: 'resnet50.tv_in2k': timm has no weights 'tv_in2k' of resnet50; "
+        "did you mean 'tv_in1k'?"
+    )
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 def test_a_file_with_a_classifier_or_without(tmp_path: Path, suffix: str) -> None:
     tensors = with_classifier().state_dict()

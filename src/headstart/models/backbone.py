@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from headstart.base.errors import UserError, did_you_mean, first_line
+from headstart.base.errors import UserError, did_you_mean, first_line, list_some
 from headstart.engine.input_spec import Shape
 
 
@@ -16,15 +16,31 @@ def create_backbone(name: str, **options: Any) -> nn.Module:
         options: passed on to `timm.create_model`.
 
     Raises:
-        UserError: timm has no network of that name; the line names the nearest ones.
+        UserError: timm has no network of that name.
+    """
+    import timm
+
+    check_backbone(name)
+    network: nn.Module = timm.create_model(name, num_classes=0, **options)
+    return network
+
+
+def check_backbone(name: str) -> None:
+    """Check that timm has a network of that name, with the tag of its weights behind a dot where one is given.
+
+    Raises:
+        UserError: it has none; the line names the nearest ones.
     """
     import timm
 
     if not timm.is_model(name):
         fix = did_you_mean(name, timm.list_models(), "`timm.list_models()` lists them all", count=3)
         raise UserError(f"params.yaml: model.backbone: {name!r}: timm has no such network; {fix}")
-    network: nn.Module = timm.create_model(name, num_classes=0, **options)
-    return network
+    architecture, _, tag = name.partition(".")
+    known = [each.partition(".")[2] for each in timm.list_models(f"{architecture}.*", include_tags=True)]
+    if tag and known and tag not in known:
+        fix = did_you_mean(tag, known, f"it has {list_some(known, 5)}")
+        raise UserError(f"params.yaml: model.backbone: {name!r}: timm has no weights {tag!r} of {architecture}; {fix}")
 
 
 def image_size_error(shape: Shape, name: str, error: Exception, fix: str) -> UserError:
