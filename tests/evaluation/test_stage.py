@@ -86,6 +86,8 @@ def test_the_report_counts_licences_and_duplicates(project: Project, tmp_path: P
     metrics = root / "stages/split/metrics.json"
     duplicates = {"identical_pictures": 5, "near_duplicate_pairs": 6, "dropped": 7}
     metrics.write_text(json.dumps(tiny.read_json(metrics) | duplicates))
+    weights = root / "stages/weights/weights.json"
+    weights.write_text(json.dumps(tiny.read_json(weights) | {"source": "timm/x", "license": "mit", "revision": "01ab"}))
     evaluate(project.params, root)
     page = (root / "stages/evaluate/report.html").read_text(encoding="utf-8")
     for name, count in {
@@ -96,6 +98,7 @@ def test_the_report_counts_licences_and_duplicates(project: Project, tmp_path: P
         "left out, since a later split has the same picture": 7,
     }.items():
         assert f'<tr><th scope="row">{name}</th><td>{count}</td></tr>' in page
+    assert "timm/x, revision 01ab, licence mit, " in page
 
 
 def keep_head(project: Project, root: Path) -> str:

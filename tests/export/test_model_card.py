@@ -106,6 +106,17 @@ def test_pictures_of_all_splits_are_counted(project: Project, tmp_path: Path, mo
     assert "Licences: not stated (23), CC BY-NC 4.0 (1).\n" in card
 
 
+def test_the_revision_of_weights_from_a_hub(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(project.root, root)
+    path = root / "stages/weights/weights.json"
+    path.write_text(json.dumps(tiny.read_json(path) | {"source": "timm/lite", "license": "mit", "revision": "01ab"}))
+    monkeypatch.setattr("headstart.export.onnx_classifier.write_onnx", lambda *_, **__: None)
+    export(tiny.make_params(), root)
+    assert "| pretrained weights | timm/lite, revision 01ab, licence mit, " in read_card(root)
+    assert "revision" not in read_card(project.root)
+
+
 def test_the_cards_of_both_tasks_have_data_training_confusion_matrix_and_speed(
     project: Project, detect_project: Project
 ) -> None:

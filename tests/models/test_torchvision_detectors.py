@@ -317,30 +317,6 @@ def test_a_new_model_finds_what_the_pretrained_one_has_learned(tmp_path: Path) -
     assert ap50(detector.build(tensors, spec)) > 0.8
 
 
-@pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("invalid hash value\nsecond line")])
-def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def failing(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", failing)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", failing)
-    with pytest.raises(UserError) as caught:
-        run_weights(tmp_path, "hub")
-    line = f"params.yaml: model.weights: 'hub': {LITE} cannot be downloaded ({str(error).partition(chr(10))[0]}); "
-    assert str(caught.value).startswith(line)
-
-
-def test_weights_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = torchvision_detectors.create_detector(LITE, 90).state_dict()
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: tensors)
-    facts = run_weights(tmp_path, "hub")
-    assert facts["source"] == (
-        "https://download.pytorch.org/models/ssdlite320_mobilenet_v3_large_coco-a79551df.pth (COCO)"
-    )
-    found = load_file(tmp_path / "stages/weights/pretrained.safetensors")
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
-
-
 def test_a_size_that_it_does_not_take() -> None:
     with pytest.raises(UserError, match=r"model\.image_size: 96: ssd300_vgg16 does not take pictures of that size"):
         detector.build_from_pretrained({}, make_spec("ssd300_vgg16"))

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 import timm
 import torch
@@ -214,29 +213,6 @@ def test_the_file_of_a_wider_backbone(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "w.safetensors")
     line = error_line(tmp_path, "w.safetensors")
     assert line.startswith("w.safetensors: conv_stem.weight has shape (48, 3, 3, 3), the network needs (24, 3, 3, 3)")
-
-
-def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    line = error_line(tmp_path, "hub")
-    assert line.startswith(f"params.yaml: model.weights: 'hub': {tiny.TRUNK} cannot be downloaded (")
-    assert line.endswith("set model.weights to bundled, none or the path of a file")
-
-
-@pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("hash mismatch\nsecond line"), OSError()])
-def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    create = timm.create_model
-
-    def failing(*args: Any, pretrained: bool = False, **how: Any) -> Any:
-        if pretrained:
-            raise error
-        return create(*args, **how)
-
-    monkeypatch.setattr(timm, "create_model", failing)
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    assert f"{tiny.TRUNK} cannot be downloaded ({reason})" in error_line(tmp_path, "hub")
 
 
 def test_a_backbone_without_weights_on_the_hub(tmp_path: Path) -> None:

@@ -100,9 +100,10 @@ def _settings(
 ) -> dict[str, str]:
     of_backbone = [row for row in blocks if row["block"] != ""]  # head and feature pyramid have no number
     frozen = sum(row["state"] == "frozen" for row in of_backbone)
+    revision = f"revision {weights['revision']}, " if "revision" in weights else ""  # weights from a hub have one
     return {
         "network": spec.description(),
-        "pretrained weights": f"{weights['source']}, licence {weights['license']}, "
+        "pretrained weights": f"{weights['source']}, {revision}licence {weights['license']}, "
         f"{weights['parameters']:,} parameters",
         "picture size": f"{format_shape(spec.input.shape)} ({spec.input.resize})",
         "frozen": f"{frozen} of {len(of_backbone)} blocks are as pretrained in the exported model",

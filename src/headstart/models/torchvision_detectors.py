@@ -104,18 +104,6 @@ def _normalized(label: str) -> str:
     return re.sub(r"[\s_-]+", " ", label).strip().casefold()
 
 
-def download_coco_weights(name: str) -> tuple[dict[str, Tensor], str]:
-    """The tensors that torchvision has trained on COCO, and their address.
-
-    Raises:
-        OSError, RuntimeError: the download fails, or the file is broken.
-    """
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(name).DEFAULT
-    return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu"), weights.url
-
-
 def describe_input(model: nn.Module) -> dict[str, object]:
     """Preprocessing of a model, as weights.json has it."""
     transform = model.transform

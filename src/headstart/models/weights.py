@@ -2,16 +2,15 @@
 
 import importlib.metadata
 import importlib.util
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headstart.base.errors import UserError, first_line, missing_file
+from headstart.base.errors import UserError, missing_file
 from headstart.base.files import atomic_path, sha256_file, write_json
-from headstart.models import torchvision_detectors
+from headstart.models import hub, torchvision_detectors
 from headstart.models.backbone import create_backbone
 from headstart.models.block_features import find_levels
 from headstart.params.root import TORCHVISION_DETECTORS, ModelParams, Params
@@ -94,11 +93,13 @@ def _load_network(params: ModelParams, root: Path) -> tuple[nn.Module, dict[str,
         torch.manual_seed(UNTRAINED_SEED)
         return _create_random_network(params), {}, {"name": name, "source": UNTRAINED, "license": "none"}
     if params.weights == "hub" and not params.is_complete_detector:
-        network, origin = _backbone_from_hub(name)
+        network, origin = hub.backbone_from_hub(name)
         return network, {}, origin
-    if params.weights == "hub":
-        return _detector_from_hub(params)
     network = _create_random_network(params)
+    if params.weights == "hub":
+        tensors, origin = hub.detector_from_hub(name)
+        _load_tensors(network, tensors, "params.yaml: model.weights: 'hub'")
+        return network, torchvision_detectors.coco_predictor(name, tensors), origin
     if params.weights == "bundled":
         _load_tensors(network, _bundled_tensors(network, name), "params.yaml: model.weights: 'bundled'")
         source = f"package {bundled_package(name)} (ImageNet-1k)"
@@ -149,43 +150,6 @@ def _bundled_tensors(network: nn.Module, backbone: str) -> dict[str, Tensor]:
         )
     needed = network.state_dict()
     return {name: tensor for name, tensor in zip(timm_tensors, tensors.values(), strict=True) if name in needed}
-
-
-def _backbone_from_hub(name: str) -> tuple[nn.Module, dict[str, object]]:
-    import timm
-
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    create_backbone(name)  # an unknown name is an error of its own, before any download
-    if not timm.is_model_pretrained(name):
-        raise UserError(
-            f"params.yaml: model.weights: 'hub': timm has no pretrained weights for {name}; choose another backbone"
-        )
-    try:
-        network = create_backbone(name, pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:  # huggingface_hub's and urllib's, and torch's on a broken file
-        raise _download_error(name, error) from None
-    config = getattr(network, "pretrained_cfg", {})
-    source = config.get("hf_hub_id") or config.get("url") or "timm"
-    return network, {"name": name, "source": str(source), "license": str(config.get("license") or "unknown")}
-
-
-def _detector_from_hub(params: ModelParams) -> tuple[nn.Module, dict[str, Tensor], dict[str, object]]:
-    name = params.detector
-    try:
-        tensors, url = torchvision_detectors.download_coco_weights(name)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _download_error(name, error) from None
-    network = _create_random_network(params)
-    _load_tensors(network, tensors, "params.yaml: model.weights: 'hub'")
-    origin: dict[str, object] = {"name": name, "source": f"{url} (COCO)", "license": "BSD-3-Clause"}
-    return network, torchvision_detectors.coco_predictor(name, tensors), origin
-
-
-def _download_error(name: str, error: Exception) -> UserError:
-    return UserError(
-        f"params.yaml: model.weights: 'hub': {name} cannot be downloaded ({first_line(error)[:120]}); "
-        "set model.weights to bundled, none or the path of a file"
-    )
 
 
 def _tensors_from_file(path: Path) -> dict[str, Tensor]:
