@@ -17,8 +17,9 @@ from headstart.params.root import Params, SplitParams
 from headstart.params.training import LOOP_OPTIONS
 from mirror import Mirror
 from pictures import encoded, put, table
+from recipe_data import jpeg, put_alpaca, put_folder, put_lucy, put_shoes
 from tiny import texture
-from trees import OpenImages, stanford_dogs
+from trees import OpenImages
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 FOR_DETECTORS = {"model.tiles", "model.pyramid", "model.class_agnostic_nms", "augment.mosaic"}
@@ -75,17 +76,6 @@ def test_a_recipe_has_every_key(recipe: Path) -> None:
     assert set(given["fetch"]) == set(whole["fetch"])
 
 
-def jpeg(seed: int, label: int, size: tuple[int, int] = (80, 72)) -> bytes:
-    return encoded(texture(seed, label % 2, size), "JPEG")
-
-
-def put_folder(folder: Path, labels: list[str], count: int) -> None:
-    for label, name in enumerate(labels):
-        for number in range(count):
-            seed = 7000 + 100 * label + number
-            put(folder / name / f"day{number // 2}_{number % 2}.jpg", jpeg(seed, label))
-
-
 def small(name: str, **mirrored: dict[str, object]) -> Params:
     """A recipe with a network that tests can pay for; `open_images={"images_url": …}` sets addresses of that kind."""
     values = yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
@@ -109,16 +99,7 @@ def sources_of(root: Path, split: str) -> set[str]:
 
 
 def test_alpaca(mirror: Mirror, tmp_path: Path) -> None:
-    tree = OpenImages(mirror.folder)
-    for number in range(12):
-        split = ("validation", "test", "train")[number % 3]
-        tree.add(split, present=["Alpaca"], data=jpeg(number, 0))
-        tree.add(split, present=[("Goat", "Sheep", "Toy")[number % 3]], absent=["Alpaca"], data=jpeg(100 + number, 1))
-    tree.add("train", present=["Alpaca"], data=b"")  # listed, and gone
-    tree.write()
-    put_folder(tmp_path / "data/hike", ["Alpaca", "not alpaca"], 3)
-    addresses: dict[str, object] = {"metadata_url": f"{mirror.url}/metadata", "images_url": f"{mirror.url}/images"}
-    metrics, page = ran(tmp_path, small("alpaca", open_images=addresses))
+    metrics, page = ran(tmp_path, small("alpaca", **put_alpaca(mirror, tmp_path)))
     assert metrics["test"]["pictures"] == 6
     assert sources_of(tmp_path, "test") == {"folder:data/hike"}
     assert sources_of(tmp_path, "train") == {f"open_images:{split}" for split in ("validation", "test", "train")}
@@ -129,9 +110,7 @@ def test_alpaca(mirror: Mirror, tmp_path: Path) -> None:
 
 
 def test_lucy(mirror: Mirror, tmp_path: Path) -> None:
-    stanford_dogs(mirror.folder)
-    put_folder(tmp_path / "data", ["lucy"], 12)
-    metrics, page = ran(tmp_path, small("lucy", stanford_dogs={"base_url": mirror.url}))
+    metrics, page = ran(tmp_path, small("lucy", **put_lucy(mirror, tmp_path)))
     images = [i for split in ("train", "val", "test") for i in tiny.manifest(tmp_path, "split", split).images]
     assert {(image.label, image.source) for image in images} == {
         ("lucy", "folder:data/lucy"),
@@ -147,19 +126,7 @@ def test_lucy(mirror: Mirror, tmp_path: Path) -> None:
 
 
 def test_shoes(mirror: Mirror, tmp_path: Path) -> None:
-    kinds = ["boots", "clogs", "pumps", "sandals", "trainers"]
-    rows: list[tuple[str, str]] = [("image", "label"), (f"{mirror.url}/gone.jpg", "boots")]
-    for label, kind in enumerate(kinds):
-        for number in range(5):
-            put(
-                mirror.folder / f"{kind}/{number}.jpg",
-                jpeg(100 * label + number, label, (80, 72) if number else (40, 40)),
-            )
-            rows.append((f"{mirror.url}/{kind}/{number}.jpg", kind))
-    put(mirror.folder / "page.jpg", b"<html>hotlinking forbidden")
-    table(tmp_path / "data/shoes.csv", [*rows, (f"{mirror.url}/page.jpg", "boots")])
-    put_folder(tmp_path / "data/camera", kinds, 2)
-    metrics, _ = ran(tmp_path, small("shoes"))
+    metrics, _ = ran(tmp_path, small("shoes", **put_shoes(mirror, tmp_path)))
     fetched = tiny.read_json(tmp_path / "stages/fetch/metrics.json")
     assert (fetched["pictures"], fetched["failed"]) == (20 + 10, 5 + 2)
     assert metrics["test"]["pictures"] == 10
