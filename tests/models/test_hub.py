@@ -409,7 +409,7 @@ def test_the_command(hub: HubServer, tmp_path: Path) -> None:
     ("recipe", "licence"), [("alpaca", "apache-2.0"), ("lucy", "bsd-3-clause"), ("shoes", "bsd-3-clause")]
 )
 def test_the_weights_of_a_recipe(hub: HubServer, tmp_path: Path, recipe: str, licence: str) -> None:
-    """As written: the whole network from its own repository, cut once; that all stages run, benchmarks/ shows."""
+    """As written: the whole network from its own repository, cut once. All stages: benchmarks/hub_recipes.py."""
     params = load_params(ROOT / f"recipes/{recipe}.yaml")
     name = params.model.backbone
     with torch.device("meta"):
