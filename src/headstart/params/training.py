@@ -62,7 +62,8 @@ class TrainingStageParams(Section):
 
     def length(self) -> str:
         """`at most 9 epochs`, for the report."""
-        return f"at most {self.max_epochs()} epochs" + (f", or {self.min_steps} batches" if self.min_steps else "")
+        more = f", or as many as have {self.min_steps} batches" if self.min_steps else ""
+        return f"at most {self.max_epochs()} epochs{more}"
 
     def early_stopping_patience(self) -> int:
         """Epochs without a better val loss after which training stops, or `epochs: auto` anneals; 0: it never does."""
