@@ -106,8 +106,7 @@ def test_pictures_read_from_disk_every_epoch_train_the_same_model(root: Path) ->
 
 def test_batches_made_ahead_train_the_same_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = model_and_history(root, train={"cache_gb": 0})
-    for module in ("engine.inference", "training.batches"):
-        monkeypatch.setattr(f"headstart.{module}.prefetch", lambda function, items: map(function, items))
+    monkeypatch.setattr("headstart.engine.streams.prefetch", lambda function, items: map(function, items))
     assert model_and_history(root, train={"cache_gb": 0}) == ahead
 
 
