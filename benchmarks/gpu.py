@@ -10,10 +10,8 @@ all stages of that recipe. Without a GPU it runs on the CPU and says so: then th
 """
 
 import argparse
+import itertools
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from detection import clone, run
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+from headstart.tasks import STAGES
+
 WARMUP = 5  # steps that are not counted
-STAGES = ("fetch", "weights", "split", "augment", "train-head", "fine-tune", "evaluate", "export")
 
 
 def main() -> None:
@@ -82,7 +81,7 @@ def steps(root: Path, args: argparse.Namespace) -> None:
         numbers = [rows[step % len(rows)] for step in range(args.steps + WARMUP)]
         fed = shown.iterate(numbers, 1, 0)
         if name == "synthetic":
-            fed = repeat(next(fed), len(numbers))
+            fed = itertools.repeat(next(fed), len(numbers))
         rate, waited = train(trained, shown.loss, fed, args.batch, compute.device)
         rates[name] = rate
         memory = torch.cuda.max_memory_allocated() / 1e9 if compute.device.type == "cuda" else float("nan")
@@ -139,12 +138,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def repeat(batch: Any, count: int) -> Iterator[Any]:
-    """The same batch so many times."""
-    for _ in range(count):
-        yield batch
-
-
 def coco_source() -> dict[str, str]:
     """Of `generate`."""
     return {"images": "data/images", "annotations": "data/boxes.json"}
@@ -172,17 +165,8 @@ def generate(root: Path, task: str, count: int) -> None:
 
 def time_to_accuracy(folder: Path, recipe: str) -> None:
     """Print seconds of all stages of a recipe in a fresh clone, and its test figures."""
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    (folder / "params.yaml").write_text((folder / f"recipes/{recipe}.yaml").read_text())
-    if (folder / "samples").is_dir():
-        (folder / "samples").rename(folder / "data")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src")}
-    spent = {}
-    for stage in STAGES:
-        begin = time.perf_counter()
-        subprocess.run(["headstart", stage], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-        spent[stage] = time.perf_counter() - begin
+    clone(folder, recipe, 0, None)
+    spent = {stage: run(folder, stage) for stage in STAGES}
     test = json.loads((folder / "stages/evaluate/metrics.json").read_text())["test"]
     metric = "AP50" if "AP50" in test else "accuracy"
     print(f"{recipe}: test {metric} {test[metric]:.3f} in {sum(spent.values()):.0f} s: ", end="")
